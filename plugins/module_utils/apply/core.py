@@ -1,0 +1,158 @@
+# Copyright the cisdriver authors. Apache-2.0.
+"""What the batch modules share: the argument, the drop-in they own, atomic writes, the answer.
+
+Never imports ``probe``: the audit must not share code with the hand that hardens.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+#: First line of every file of which this collection owns the whole.
+HEADER = "# Written by cisdriver.amazon_linux: it owns this file, changes made here are lost."
+
+RULES_ARGUMENT: Dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "required": True,
+    "options": {
+        "rule": {"type": "str", "required": True},
+        "id": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["present", "keep"], "default": "present"},
+        "want": {"type": "raw"},
+    },
+}
+
+
+class Batch:
+    """One pass over the rules of one module call, and the answer it gives.
+
+    ``present`` are the rules to bring about, ``keep`` the slugs outside this run's tags.
+    """
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.present: List[Dict[str, Any]] = [r for r in module.params["rules"] if r["state"] == "present"]
+        self.keep = {r["rule"] for r in module.params["rules"] if r["state"] == "keep"}
+        self._rules: Dict[str, Dict[str, Any]] = {}
+        self._diffs: List[Dict[str, str]] = []
+        self._changed = False
+        for rule in self.present:
+            if not isinstance(rule["want"], (dict, list)):
+                module.fail_json(msg=f"rule {rule['rule']} ({rule['id']}): expected a mapping or list, found {rule['want']!r}")
+
+    def record(self, rule: str, before: Any, after: Any) -> None:
+        """Note what one rule found and left. Called again for the same rule, it adds."""
+        entry = self._rules.setdefault(rule, {"changed": False, "before": {}, "after": {}})
+        if before != after:
+            entry["changed"] = self._changed = True
+        entry["before"].update(before)
+        entry["after"].update(after)
+
+    def changed_file(self, path: str, before: str, after: str) -> None:
+        """Note a file that differs, for ``--diff``."""
+        if before != after:
+            self._changed = True
+            self._diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
+
+    def write(self, path: str, after: str, mode: int = 0o644, validate: Optional[Callable[[str], str]] = None) -> bool:
+        """Make ``path`` hold ``after`` (empty: remove it), atomically. Returns whether it differed.
+
+        ``validate`` gets the name of the new file before it is put in place and returns
+        an error text, or nothing; the old file stays when it objects.
+        """
+        before = read(path)
+        if before == after:
+            return False
+        self.changed_file(path, before, after)
+        if self.module.check_mode:
+            return True
+        if not after:
+            os.unlink(path)
+            return True
+        self._put(path, after, mode, validate)
+        return True
+
+    def _put(self, path: str, text: str, mode: int, validate: Optional[Callable[[str], str]]) -> None:
+        directory = os.path.dirname(path)
+        os.makedirs(directory, mode=0o755, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".cisdriver-", dir=directory)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, mode)
+            problem = validate(temporary) if validate else ""
+            if problem:
+                self.fail(f"{path}: the new text is refused, the old one stays: {problem}")
+            self.module.atomic_move(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def fail(self, message: str) -> None:
+        self.module.fail_json(msg=message, rules=self._rules)
+
+    def exit(self) -> None:
+        self.module.exit_json(changed=self._changed, diff=self._diffs, rules=self._rules)
+
+
+def batch_module(**arguments: Any) -> Batch:
+    """The module of one kind: ``rules`` plus what the kind needs besides; check mode always."""
+    return Batch(AnsibleModule(argument_spec={"rules": RULES_ARGUMENT, **arguments}, supports_check_mode=True))
+
+
+def read(path: str) -> str:
+    """Text of a file, empty when there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+Blocks = Dict[str, Tuple[str, List[str]]]
+
+
+def dropin(before: str, batch: Batch, lines_of: Callable[[Mapping[str, Any]], List[str]], prefix: str = "") -> str:
+    """The owned file anew: a block per rule, ``# <id> <slug>`` above its lines.
+
+    Blocks of ``keep`` rules stand as they were, blocks of any other rule are gone. Sorted
+    by id, so that one rule alone and all together give the same file.
+    """
+    blocks: Blocks = {slug: block for slug, block in _blocks(before).items() if slug in batch.keep}
+    for rule in batch.present:
+        blocks[rule["rule"]] = (rule["id"], lines_of(rule))
+    if not blocks:
+        return ""
+    text = [HEADER] + ([prefix] if prefix else [])
+    for slug, (id_, lines) in sorted(blocks.items(), key=lambda item: (_numbers(item[1][0]), item[0])):
+        text += [f"# {id_} {slug}", *lines]
+    return "\n".join(text) + "\n"
+
+
+def block_lines(text: str, slug: str) -> List[str]:
+    """Lines that an owned file holds for a rule."""
+    return _blocks(text).get(slug, ("", []))[1]
+
+
+def _blocks(text: str) -> Blocks:
+    blocks: Blocks = {}
+    current: List[str] = []
+    for line in text.splitlines():
+        words = line[2:].split() if line.startswith("# ") else []
+        if len(words) == 2 and words[0][0].isdigit():
+            current = []
+            blocks[words[1]] = (words[0], current)
+        elif blocks:
+            current.append(line)
+    return blocks
+
+
+def _numbers(id_: str) -> Tuple[int, ...]:
+    return tuple(int(part) for part in id_.split(".") if part.isdigit())
