@@ -1,0 +1,43 @@
+# Two commands set everything up and run: `make bake` and `make test`. All else is here to help.
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: bake test lint unit node molecule bench clean
+
+bake: $(VENV)/.sandbox ## Bake a hardened image in the sandbox
+	$(BIN)/cisdriver bake --level 1 --sandbox
+
+test: unit node molecule ## Pass all tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/ansible-lint --offline
+	shellcheck -x tools/*.sh .ci/run $$(find driver -name '*.sh')
+
+unit: $(VENV)/.dev ## Seconds: no machine needed
+	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/kinds -m 'not node'
+
+node: $(VENV)/.dev ## On stand-in nodes: kinds, rules, sandbox, end to end
+	$(BIN)/python -m cisdriver.sandbox.node build
+	$(BIN)/pytest -q -n $(JOBS) --dist loadgroup tests/kinds tests/rules tests/sandbox -m node
+
+molecule: $(VENV)/.dev ## One scenario per role
+	$(BIN)/pytest -q -n $(JOBS) tests/molecule
+
+bench: $(VENV)/.dev ## What hardening and auditing cost
+	$(BIN)/python tools/bench.py
+
+$(VENV)/.sandbox: pyproject.toml constraints.txt tools/setup.sh
+	tools/setup.sh $(VENV) sandbox
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt tools/setup.sh
+	tools/setup.sh $(VENV) sandbox,dev
+	touch $@ $(VENV)/.sandbox
+
+clean:
+	rm -rf $(VENV) build dist .cisdriver
