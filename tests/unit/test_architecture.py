@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NODE_SIDE = sorted([*(ROOT / "plugins/modules").glob("*.py"), *(ROOT / "plugins/module_utils").rglob("*.py")])
 #: Modules that talk to AWS run on the controller.
-CONTROLLER_MODULES: set[str] = set()
+CONTROLLER_MODULES = {"ami_publish", "aws_sweep", "packer_build"}
 STDLIB_ONLY = {path for path in NODE_SIDE if path.stem not in CONTROLLER_MODULES}
 
 
@@ -56,5 +56,15 @@ def test_the_catalogue_imports_nothing_of_ansible() -> None:
 def test_every_entry_of_the_collection_is_linked() -> None:
     links = ROOT / "collections/ansible_collections/cisdriver/amazon_linux"
     assert links.is_dir() and not links.is_symlink()
-    for entry in ("roles", "plugins", "playbooks", "benchmarks", "schemas", "meta", "galaxy.yml", "README.md", "LICENSE"):
+    for entry in (
+        "roles",
+        "plugins",
+        "playbooks",
+        "benchmarks",
+        "schemas",
+        "meta",
+        "galaxy.yml",
+        "README.md",
+        "LICENSE",
+    ):
         assert (links / entry).resolve() == ROOT / entry

@@ -1,0 +1,1 @@
+"""cisdriver: hardened Amazon EKS node images from one command."""

@@ -1,0 +1,223 @@
+"""Settings: flags, then ``CISDRIVER_*``, then cisdriver.yml; one name for each in all three.
+
+``--kubernetes-version``, ``CISDRIVER_KUBERNETES_VERSION`` and ``kubernetes_version:`` are the same setting. All of them
+are checked together before anything starts, and an error names the flag, the variable, or the file and line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cisdriver import settings_file
+from cisdriver.errors import UsageError
+from cisdriver.settings_file import Location, SettingsFile
+
+PREFIX = "CISDRIVER_"
+DEFAULT_FILE = "cisdriver.yml"
+#: Set by the driver for the processes it starts; never settings.
+INTERNAL = ("CISDRIVER_EVENTS",)
+
+
+def _names(value: Any) -> Any:
+    """A list of names: YAML writes ``3.3`` and ``4`` as numbers, and one name without a list."""
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        value = [value]
+    if isinstance(value, list):
+        return [str(item) if isinstance(item, int | float) else item for item in value]
+    return value
+
+
+def _text(value: Any) -> Any:
+    """``kubernetes_version: 1.33`` is a number to YAML."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
+AwsId = Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]{8,17}$")]
+
+
+class Settings(BaseModel):
+    """Every setting of every command. None: not set, so that the role's own default holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # What to check against
+    benchmark: Text | None = None
+    level: Annotated[int, Field(ge=1, le=2)] | None = None
+    profile: Literal["eks", "server"] | None = None
+    only: Names = ()
+    skip: Names = ()
+    values: dict[str, Any] = Field(default_factory=dict)
+    tags: Names = ()
+    skip_tags: Names = ()
+
+    # Which machines
+    host: Names = ()
+    inventory: Path | None = None
+    limit: Text | None = None
+    private_key: Path | None = None
+
+    # How to bake
+    sandbox: bool = False
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
+    base: Text | None = None
+    base_owner: Text | None = None
+    kubernetes_version: Annotated[str, BeforeValidator(_text), Field(pattern=r"^1\.\d{2}$")] | None = None
+    architecture: Literal["x86_64", "arm64"] | None = None
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9()\[\] ./'@_-]{3,128}$")] | None = None
+    instance_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")] | None = None
+    subnet_id: AwsId | None = None
+    session_manager: bool = False
+    encrypt: bool | None = None
+    kms_key_id: Text | None = None
+    publish_parameter: Annotated[str, Field(pattern=r"^/[a-zA-Z0-9_.\-/]+$")] | None = None
+    keep_failed: bool = False
+    tag: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(default_factory=dict)
+
+    # How to run
+    run_dir: Path = Path(".cisdriver")
+    verbose: Annotated[int, Field(ge=0, le=4)] = 0
+
+
+_KNOWN = tuple(Settings.model_fields)
+_LISTS = {name for name, field in Settings.model_fields.items() if field.annotation == tuple[str, ...]}
+_MAPPINGS = {name for name, field in Settings.model_fields.items() if "dict" in str(field.annotation)}
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None) -> Settings:
+    """Merge the three sources and check them whole. Raises UsageError listing everything that is wrong.
+
+    ``flags`` holds what was given on the command line: None and an empty tuple count as not given.
+    """
+    file = _file(config)
+    environment = _environment(environ)
+    given = {name: value for name, value in flags.items() if value is not None and value != ()}
+    for name in _MAPPINGS & set(given):
+        given[name] = _pairs(_flag(name), given[name])
+    problems = [_unknown_in_file(file, key) for key in file.values if key not in _KNOWN]
+    problems += [problem for name in environ if (problem := _unknown_variable(name))]
+    merged: dict[str, Any] = {key: value for key, value in file.values.items() if key in _KNOWN}
+    merged.update(environment)
+    merged.update(given)
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        for item in error.errors():
+            source = _source(tuple(item["loc"]), given, environment, file)
+            problems.append(f"{source}: {_explain(item)}")
+    if problems:
+        raise UsageError("\n".join(problems), "Correct this and start again; nothing was started.")
+    return settings
+
+
+def _file(config: Path | None) -> SettingsFile:
+    if config is not None:
+        return settings_file.read(config)
+    default = Path(DEFAULT_FILE)
+    return settings_file.read(default) if default.exists() else SettingsFile(default)
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Settings from ``CISDRIVER_*``. An empty variable counts as not set; lists are separated by commas."""
+    found: dict[str, Any] = {}
+    for name in _KNOWN:
+        variable = PREFIX + name.upper()
+        text = environ.get(variable, "")
+        if not text:
+            continue
+        if name in _LISTS:
+            found[name] = _split(text)
+        elif name in _MAPPINGS:
+            found[name] = _pairs(variable, _split(text))
+        else:
+            found[name] = text
+    return found
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _pairs(source: str, items: Iterable[str]) -> dict[str, Any]:
+    """``key=value`` texts as a mapping; for ``values`` numbers, lists and mappings are read as YAML has them."""
+    pairs: dict[str, Any] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{source}: expected key=value, found {item!r}", f"Write it as {source} key=value.")
+        pairs[key] = _value(source, value) if source in (_flag("values"), f"{PREFIX}VALUES") else value
+    return pairs
+
+
+def _value(source: str, text: str) -> Any:
+    if not text.lstrip("-").isdigit() and not text.startswith(("[", "{")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{source}: not valid YAML: {text!r}", "Quote it for the shell.") from error
+
+
+def _flag(name: str) -> str:
+    return {"values": "--value"}.get(name, "--" + name.replace("_", "-"))
+
+
+def _unknown_in_file(file: SettingsFile, key: str) -> str:
+    return f"{file.where((key,))}: unknown setting {key!r}{suggest(key, _KNOWN)}"
+
+
+def _unknown_variable(name: str) -> str:
+    """A variable that is nearly one of ours: to ignore it would quietly do something else than was asked."""
+    bare = name.removeprefix(PREFIX).lower()
+    if not name.startswith(PREFIX) or name in INTERNAL or bare in _KNOWN:
+        return ""
+    guess = suggest(bare, _KNOWN, upper=True)
+    return f"unknown variable {name}{guess}" if guess else ""
+
+
+def suggest(name: str, known: Iterable[str], upper: bool = False) -> str:
+    """``; did you mean 'level'?``, or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.65)
+    if not near:
+        return ""
+    return f"; did you mean {PREFIX + near[0].upper()}?" if upper else f"; did you mean {near[0]!r}?"
+
+
+def _source(location: Location, given: Mapping[str, Any], environment: Mapping[str, Any], file: SettingsFile) -> str:
+    name = str(location[0])
+    if name in given:
+        return _flag(name)
+    if name in environment:
+        return PREFIX + name.upper()
+    return f"{file.where(location)}: {'.'.join(str(part) for part in location)}"
+
+
+_EXPECTED = {
+    "level": "1 or 2",
+    "region": "a region such as eu-central-1",
+    "kubernetes_version": "a version such as 1.33",
+    "name": "an AMI name of 3 to 128 letters, digits and ()[] ./'@_-",
+    "instance_type": "an instance type such as m6i.large",
+    "subnet_id": "an id such as subnet-0123456789abcdef0",
+    "publish_parameter": "an SSM parameter name such as /images/eks/hardened",
+}
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    """One pydantic error as ``expected ..., found ...``."""
+    name, found = str(item["loc"][0]), item["input"]
+    field = Settings.model_fields[name]
+    choices = [choice for part in get_args(field.annotation) for choice in get_args(part) if isinstance(choice, str)]
+    if item["type"] == "literal_error" and choices:
+        return f"expected {' or '.join(choices)}, found {found!r}{suggest(str(found), choices)}"
+    if name in _EXPECTED:
+        return f"expected {_EXPECTED[name]}, found {found!r}"
+    message = str(item["msg"])
+    return f"{message[:1].lower()}{message[1:]}, found {found!r}"

@@ -1,0 +1,152 @@
+"""What a run is doing: events in, the current stage and the count of rules out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cisdriver import collection, events
+
+#: Stages that have no file of their own in role image.
+_LABELS = {"harden": "Harden", "audit": "Audit", "sandbox": "Start the sandbox", "register": "Register the image"}
+_HARDENING = {"harden", *collection.catalogue.SECTION_ROLES}
+
+
+@dataclass
+class Stage:
+    """One step of a run. ``started`` is of the monotonic clock, ``seconds`` is None while it lasts."""
+
+    name: str
+    label: str
+    started: float
+    seconds: float | None = None
+    ok: bool = True
+
+
+@dataclass
+class Tally:
+    """Counts of a run. A rule counts once per host, however many kinds it has."""
+
+    totals: dict[str, int]
+    hosts: set[str] = field(default_factory=set)
+    #: Hosts any play has had, whether or not it got anywhere with them.
+    played: set[str] = field(default_factory=set)
+    rules: dict[tuple[str, str], str] = field(default_factory=dict)
+    findings: dict[tuple[str, str], str] = field(default_factory=dict)
+    failures: list[events.Event] = field(default_factory=list)
+
+    def feed(self, event: events.Event) -> None:
+        if event["event"] == "rule":
+            key = (event["host"], event["rule"])
+            ranks = ("ok", "changed", "failed")
+            self.rules[key] = max(self.rules.get(key, "ok"), event["status"], key=ranks.index)
+            self.hosts.add(event["host"])
+        elif event["event"] == "finding":
+            self.findings[event["host"], event["rule"]] = event["status"]
+            self.hosts.add(event["host"])
+        elif event["event"] == "task_failed":
+            self.failures.append(event)
+        elif event["event"] == "stats":
+            self.played |= set(event["hosts"])
+
+    def progress(self, stage: str) -> tuple[int, int]:
+        """Rules done and rules in all, for the stages that count rules; ``(0, 0)`` for others."""
+        done = {"harden": len(self.rules), "audit": len(self.findings)}.get(stage, 0)
+        total = self.totals.get(stage, 0) * max(1, len(self.hosts))
+        return done, max(done, total)
+
+    def changed(self) -> int:
+        return sum(status == "changed" for status in self.rules.values())
+
+
+class Tracker:
+    """Follows the stages of a run through the tasks of its plays, and announces each start and end.
+
+    ``announce(event, **fields)`` appends to the run's events.
+    """
+
+    def __init__(self, announce: Callable[..., None], clock: Callable[[], float]) -> None:
+        self.stages: list[Stage] = []
+        self._announce = announce
+        self._clock = clock
+        self._outer: int | None = None
+
+    @property
+    def current(self) -> Stage | None:
+        last = self.stages[-1] if self.stages else None
+        return last if last and last.seconds is None else None
+
+    def feed(self, event: events.Event) -> None:
+        """Take an event of a play. The play inside Packer has a process of its own; when it ends, Packer goes on."""
+        if event["event"] == "play_start" and self._outer is None:
+            self._outer = event["pid"]
+        elif event["event"] == "task_start" and (name := stage_of(event)):
+            self.enter(name)
+        elif event["event"] == "stats" and event["pid"] != self._outer and not _failed(event):
+            self.enter("register")
+        elif event["event"] == "stats" and event["pid"] == self._outer:
+            self._outer = None
+        elif event["event"] == "task_failed" and self.current and self.current.name != "result":
+            # The stage "result" fails when the bake has: by then the stage that did is named.
+            self.current.ok = False
+
+    def enter(self, name: str) -> None:
+        if self.current and self.current.name == name:
+            return
+        self.leave()
+        stage = Stage(name, label(name), self._clock())
+        self.stages.append(stage)
+        self._announce("stage_start", stage=name, label=stage.label)
+
+    def leave(self, ok: bool = True) -> None:
+        """End the current stage, if there is one."""
+        stage = self.current
+        if stage is None:
+            return
+        stage.seconds, stage.ok = round(self._clock() - stage.started, 1), ok and stage.ok
+        self._announce("stage_end", stage=stage.name, label=stage.label, seconds=stage.seconds, ok=stage.ok)
+
+
+def _failed(event: events.Event) -> bool:
+    return any(host["failures"] or host["unreachable"] for host in event["hosts"].values())
+
+
+def stage_of(event: events.Event) -> str:
+    """The stage a task belongs to; empty for a task that belongs to whatever is going on."""
+    role = str(event.get("role") or "").rpartition(".")[2]
+    if role in _HARDENING:
+        return "harden"
+    if role == "audit":
+        return "audit"
+    if role == "image" and event.get("file") in _image_labels():
+        return str(event["file"])
+    return ""
+
+
+def label(name: str) -> str:
+    return _LABELS.get(name) or _image_labels().get(name) or name.replace("_", " ").capitalize()
+
+
+@functools.cache
+def _image_labels() -> dict[str, str]:
+    """Names by which role image imports its files: ``{"base": "Find the base image"}``."""
+    import yaml
+
+    found: dict[str, str] = {}
+    for name in ("main", "provision"):
+        path = collection.ROOT / "roles" / "image" / "tasks" / f"{name}.yml"
+        if path.exists():
+            _collect(yaml.safe_load(path.read_text(encoding="utf-8")), found)
+    return found
+
+
+def _collect(tasks: Any, found: dict[str, str]) -> None:
+    for task in tasks or []:
+        for key, value in task.items():
+            if key in ("block", "rescue", "always"):
+                _collect(value, found)
+            elif key.endswith(("import_tasks", "include_tasks")) and isinstance(value, str):
+                found.setdefault(Path(value).stem, task.get("name", ""))
