@@ -72,13 +72,17 @@ _raw:
     C({benchmark, level, profile, only, skip, entries}) where entries is a list of C({id, rule, ...}).
 """
 
+SETTINGS = ("cis_benchmark", "cis_level", "cis_profile", "cis_only", "cis_skip", "cis_values")
+
 
 class LookupModule(LookupBase):
     """Ansible's entry point."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         variables = variables or {}
-        self.set_options(var_options=variables, direct=kwargs)
+        # set_options takes variables as they are written: templates in them would stay text
+        settings = {name: self._templar.template(variables[name]) for name in SETTINGS if name in variables}
+        self.set_options(var_options=settings, direct=kwargs)
         try:
             names = catalogue.load()
             selection = self._selection(variables)

@@ -148,7 +148,8 @@ class Catalogue:
         other = self._by_id[benchmark].setdefault(id_, rule)
         if other is not rule:
             raise CatalogueError(
-                f"{rule.source}: rule {rule.slug}: {benchmark} {id_} is already claimed by {other.slug} in {other.source}"
+                f"{rule.source}: rule {rule.slug}: {benchmark} {id_} is already claimed by"
+                f" {other.slug} in {other.source}"
             )
 
     def benchmark(self, name: str) -> Mapping[str, Recommendation]:
@@ -219,6 +220,10 @@ def check_value(rule: Rule, value: Any) -> None:
         raise CatalogueError(f"cis_values: {rule.slug}: expected {limits}, found {value!r}")
     if "in" in bounds and value not in bounds["in"]:
         raise CatalogueError(f"cis_values: {rule.slug}: expected one of {_listing(bounds['in'])}, found {value!r}")
+    if "keys" in bounds and not (isinstance(value, Mapping) and value and set(value) <= set(bounds["keys"])):
+        raise CatalogueError(
+            f"cis_values: {rule.slug}: expected a mapping of {_listing(bounds['keys'])}, found {value!r}"
+        )
     if "matches" in bounds and not re.fullmatch(bounds["matches"], str(value)):
         raise CatalogueError(f"cis_values: {rule.slug}: expected {bounds['matches']}, found {value!r}")
 

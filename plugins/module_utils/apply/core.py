@@ -43,7 +43,9 @@ class Batch:
         self._changed = False
         for rule in self.present:
             if not isinstance(rule["want"], (dict, list)):
-                module.fail_json(msg=f"rule {rule['rule']} ({rule['id']}): expected a mapping or list, found {rule['want']!r}")
+                module.fail_json(
+                    msg=f"rule {rule['rule']} ({rule['id']}): expected a mapping or list, found {rule['want']!r}"
+                )
 
     def record(self, rule: str, before: Any, after: Any) -> None:
         """Note what one rule found and left. Called again for the same rule, it adds."""
@@ -71,18 +73,32 @@ class Batch:
         self.changed_file(path, before, after)
         if self.module.check_mode:
             return True
-        if not after:
-            os.unlink(path)
-            return True
-        self._put(path, after, mode, validate)
+        try:
+            if after:
+                self._put(path, after, mode, validate)
+            else:
+                os.unlink(path)
+        except OSError as error:  # read-only file system, immutable file, full disk
+            self.fail(f"{path}: cannot be written, the old text stays: {error.strerror}")
         return True
+
+    def restrict(self, path: str, mode: int) -> None:
+        """Take from an owned file the mode bits beyond ``mode``: a file replaced keeps the mode it had."""
+        try:
+            current = os.stat(path).st_mode & 0o7777
+        except FileNotFoundError:
+            return
+        if current & ~mode:
+            self.changed_file(path, f"mode {current:04o}\n", f"mode {current & mode:04o}\n")
+            if not self.module.check_mode:
+                os.chmod(path, current & mode)
 
     def _put(self, path: str, text: str, mode: int, validate: Optional[Callable[[str], str]]) -> None:
         directory = os.path.dirname(path)
         os.makedirs(directory, mode=0o755, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=".cisdriver-", dir=directory)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -90,7 +106,12 @@ class Batch:
             problem = validate(temporary) if validate else ""
             if problem:
                 self.fail(f"{path}: the new text is refused, the old one stays: {problem}")
+            new = not os.path.exists(path)
+            if not new:
+                os.close(os.open(path, os.O_WRONLY))  # an immutable file refuses here, as the error it is
             self.module.atomic_move(temporary, path)
+            if new:  # to which atomic_move gives the mode of the umask; to others the one they had
+                os.chmod(path, mode)
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
@@ -127,7 +148,9 @@ def dropin(before: str, batch: Batch, lines_of: Callable[[Mapping[str, Any]], Li
     """
     blocks: Blocks = {slug: block for slug, block in _blocks(before).items() if slug in batch.keep}
     for rule in batch.present:
-        blocks[rule["rule"]] = (rule["id"], lines_of(rule))
+        lines = lines_of(rule)
+        if lines:  # a rule may ask for something outside of this file
+            blocks[rule["rule"]] = (rule["id"], lines)
     if not blocks:
         return ""
     text = [HEADER] + ([prefix] if prefix else [])

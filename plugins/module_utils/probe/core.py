@@ -91,7 +91,9 @@ class Node:
     def lines(self, path: str) -> List[Tuple[int, str]]:
         """``(number, stripped text)`` of lines that hold more than a ``#`` comment."""
         numbered = enumerate((self.read(path) or "").splitlines(), 1)
-        return [(number, line.strip()) for number, line in numbered if line.strip() and not line.lstrip().startswith("#")]
+        return [
+            (number, line.strip()) for number, line in numbered if line.strip() and not line.lstrip().startswith("#")
+        ]
 
     def glob(self, pattern: str) -> List[str]:
         found = glob.glob(self.real(pattern), recursive=True)
@@ -176,9 +178,7 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def evidence(
-    object_: str, expected: Any, found: Any, ok: bool, source: Optional[str] = None
-) -> Evidence:
+def evidence(object_: str, expected: Any, found: Any, ok: bool, source: Optional[str] = None) -> Evidence:
     """One thing looked at. ``found`` None is shown as ``not set``."""
     item = {"object": object_, "expected": describe(expected), "found": "not set" if found is None else as_text(found)}
     item["ok"] = ok

@@ -1,0 +1,35 @@
+# Copyright the cisdriver authors. Apache-2.0.
+"""What of the running system a module may touch: programs, the service manager, the kernel."""
+
+from __future__ import annotations
+
+import os
+from typing import Sequence, Tuple
+
+from ansible.module_utils.basic import AnsibleModule
+
+MANAGER = "/run/systemd/system"
+CONTAINER_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+
+
+def manager_runs() -> bool:
+    """Whether systemd runs here (``man 3 sd_booted``). In a chroot it does not: only files are written."""
+    return os.path.isdir(MANAGER)
+
+
+def in_container() -> bool:
+    return any(os.path.exists(mark) for mark in CONTAINER_MARKS)
+
+
+def owns_kernel() -> bool:
+    """Whether kernel-wide state is this machine's own: neither a chroot's nor a container's is."""
+    return manager_runs() and not in_container()
+
+
+def run(module: AnsibleModule, argv: Sequence[str]) -> Tuple[int, str, str]:
+    """Exit code, output and errors of a program; 127 when there is none of that name."""
+    try:
+        rc, out, err = module.run_command(list(argv), environ_update={"LC_ALL": "C"}, handle_exceptions=False)
+    except OSError as error:
+        return 127, "", f"{argv[0]}: {error.strerror}"
+    return rc, out, err

@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# Copyright the cisdriver authors. Apache-2.0.
+"""Module config_value: single values of configuration files that belong to others."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: config_value
+author: The cisdriver authors
+short_description: Sets single values of configuration files for a batch of rules
+description:
+  - Changes the lines of a key and no other. A key that is missing comes at the end of its section, a section that is
+    missing at the end of the file.
+  - Drop-ins below /etc that say otherwise are brought to the value, too.
+options:
+  rules:
+    description:
+      - >-
+        Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want is a list of items with C(path),
+        C(section), C(dropins) and C(values), or C(path) with a glob and C(every), as C(schemas/rule.json) has it.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- cisdriver.amazon_linux.config_value:
+    rules:
+      - rule: coredump_storage_disabled
+        id: 1.5.3
+        want: [{path: /etc/systemd/coredump.conf, section: Coredump, values: {Storage: none}}]
+"""
+
+RETURN = r"""
+rules:
+  description: Per rule C({changed, before, after}), before and after mapping C(file key) to its values.
+  type: dict
+  returned: always
+"""
+
+import glob
+import os
+import re
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+
+
+def settings(text: str) -> Iterator[Tuple[int, str, str, str]]:
+    """``(index, section, key, value)`` of each line that sets something; a section's header has the key ``[``."""
+    section = ""
+    for index, line in enumerate(text.splitlines()):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            section = stripped.strip("[]")
+            yield index, section, "[", ""
+        elif "=" in stripped and stripped[0] not in "#;":
+            key, _equals, value = stripped.partition("=")
+            yield index, section, key.strip(), value.strip()
+
+
+def changed_lines(text: str, section: Optional[str], key: str, value: str) -> str:
+    """The text with the key's lines at the value; section None means any."""
+    lines = text.splitlines(keepends=True)
+    for index, in_section, name, found in settings(text):
+        if name == key and section in (None, in_section) and found != value:
+            lines[index] = re.sub(r"(=\s*).*", lambda equals: equals[1] + value, lines[index].rstrip("\n")) + "\n"
+    return "".join(lines)
+
+
+def with_line(text: str, section: str, key: str, value: str) -> str:
+    """The text with one more line, after the last of the section that says anything."""
+    lines = text.splitlines()
+    inside = [index for index, in_section, _key, _value in settings(text) if in_section == section]
+    if inside:
+        lines.insert(inside[-1] + 1, f"{key}={value}")
+    else:
+        lines += ([f"[{section}]"] if section else []) + [f"{key}={value}"]
+    return "\n".join(lines) + "\n"
+
+
+def apply(batch: core.Batch) -> None:
+    texts: Dict[str, str] = {}
+    for rule in batch.present:
+        batch.record(rule["rule"], {}, {})
+        for item in rule["want"]:
+            for path, section, wanted, needed in places(item):
+                text = texts.setdefault(path, core.read(path))
+                for key, value in wanted.items():
+                    texts[path] = changed_lines(texts[path], section, key, str(value))
+                    if needed and not found(texts[path], section, key):
+                        texts[path] = with_line(texts[path], section or "", key, str(value))
+                    name = f"{path} {key}"
+                    batch.record(
+                        rule["rule"], {name: found(text, section, key)}, {name: found(texts[path], section, key)}
+                    )
+    for path, text in texts.items():
+        batch.write(path, text)
+
+
+def places(item: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[str], Mapping[str, Any], bool]]:
+    """``(file, section, values, whether a missing line is added)`` of every file of an item."""
+    if "every" in item:
+        for path in sorted(glob.glob(item["path"])):
+            yield path, None, item["every"], False
+        return
+    section = item.get("section", "")
+    # a file is made where there is none, but not the directory of a program that is not installed
+    if os.path.isdir(os.path.dirname(item["path"])):
+        yield item["path"], section, item["values"], True
+    for directory in item.get("dropins", ()):
+        if directory.startswith("/etc/"):
+            for path in sorted(glob.glob(os.path.join(directory, "*.conf"))):
+                yield path, section, item["values"], False
+
+
+def found(text: str, section: Optional[str], key: str) -> List[str]:
+    return [value for _index, where, name, value in settings(text) if name == key and section in (None, where)]
+
+
+def main() -> None:
+    batch = core.batch_module()
+    apply(batch)
+    batch.exit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+#!/usr/bin/python
+# Copyright the cisdriver authors. Apache-2.0.
+"""Module file_mode: owner, group and permissions a list of rules asks for, tightened in one pass."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: file_mode
+author: The cisdriver authors
+short_description: Tightens owner, group and mode of a batch of rules
+description:
+  - Takes permission bits away and never gives any; changes owner or group only where they are not accepted.
+  - Follows a symbolic link at a plain path, and none that a glob or a walk comes across.
+  - Passes over files that vanish meanwhile, and those that are not there.
+options:
+  rules:
+    description:
+      - Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want is a list of items.
+      - >-
+        An item has C(path) or C(find), and C(type), C(names), C(prune), C(max_mode), C(owner), C(group), C(any_of),
+        C(classes), C(directory_of), C(state), C(create_if_package), as C(schemas/rule.json) describes them.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- cisdriver.amazon_linux.file_mode:
+    rules:
+      - rule: shadow_permissions
+        id: 6.1.6
+        want: [{path: /etc/shadow, owner: root, group: root, max_mode: "0000"}]
+"""
+
+RETURN = r"""
+rules:
+  description: Per rule C({changed, before, after}), before and after mapping a path to its mode and owners.
+  type: dict
+  returned: always
+"""
+
+import errno
+import fnmatch
+import functools
+import glob
+import grp
+import os
+import pwd
+import stat
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+
+IS_TYPE = {"file": stat.S_ISREG, "directory": stat.S_ISDIR}
+
+
+class State(NamedTuple):
+    """What this module may change of an object."""
+
+    mode: int
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"{self.mode:04o} {user_name(self.uid)}:{group_name(self.gid)}"
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+@functools.lru_cache(maxsize=None)
+def every_user() -> List[pwd.struct_passwd]:
+    return pwd.getpwall()
+
+
+@functools.lru_cache(maxsize=None)
+def every_group() -> List[grp.struct_group]:
+    return grp.getgrall()
+
+
+def apply(batch: core.Batch) -> None:
+    """Rule after rule; ``seen`` lets one rule see what another did to the same object, in check mode too."""
+    seen: Dict[str, State] = {}
+    for rule in batch.present:
+        batch.record(rule["rule"], {}, {})
+        for item in rule["want"]:
+            where = location(item)
+            if item.get("state") == "absent":
+                remove(batch, rule, where)
+                continue
+            if "create_if_package" in item:
+                create(batch, rule, item, where, seen)
+            for path in objects(item, where):
+                tighten(batch, rule, item, path, seen)
+
+
+def location(item: Mapping[str, Any]) -> str:
+    """The item's path, in the directory of the path that another file configures, if it does."""
+    path = str(item.get("find") or item["path"])
+    elsewhere = item.get("directory_of")
+    for line in core.read(elsewhere["file"]).splitlines() if elsewhere else ():
+        key, _equals, value = line.partition("=")
+        if key.strip() == elsewhere["key"]:
+            path = os.path.dirname(value.strip())
+    return path
+
+
+def objects(item: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Paths of the item's type, never a link."""
+    if "find" in item:
+        found: Iterator[str] = walk(where, item.get("prune", ()))
+    elif glob.has_magic(where):
+        found = iter(sorted(glob.glob(where)))
+    else:
+        found = iter([os.path.realpath(where)])
+    is_type = IS_TYPE[item.get("type", "file")]
+    names = item.get("names")
+    for path in found:
+        about = looked_at(path)
+        if about and is_type(about.st_mode) and (names is None or named_so(path, names)):
+            yield path
+
+
+def walk(top: str, prune: Sequence[str]) -> Iterator[str]:
+    start = looked_at(top)
+    pending = [top] if start else []
+    while pending:
+        try:
+            entries = sorted(os.scandir(pending.pop()), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            about = looked_at(entry.path)
+            if about is None or about.st_dev != start.st_dev or entry.path in prune:
+                continue
+            yield entry.path
+            if stat.S_ISDIR(about.st_mode):
+                pending.append(entry.path)
+
+
+def looked_at(path: str) -> Optional[os.stat_result]:
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def named_so(path: str, names: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(os.path.basename(path), name) for name in names)
+
+
+def tighten(
+    batch: core.Batch, rule: Mapping[str, Any], item: Mapping[str, Any], path: str, seen: Dict[str, State]
+) -> None:
+    about = looked_at(path)
+    if about is None:
+        return
+    before = seen.get(path) or State(stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)
+    after = wanted(batch, rule, item, path, before)
+    if after == before:
+        return
+    if not batch.module.check_mode and not put(batch, rule, path, before, after):
+        return
+    seen[path] = after
+    note(batch, rule, path, str(before), str(after))
+
+
+def note(batch: core.Batch, rule: Mapping[str, Any], path: str, before: str, after: str) -> None:
+    batch.record(rule["rule"], {path: before}, {path: after})
+    batch.changed_file(path, before + "\n" if before else "", after + "\n" if after else "")
+
+
+def wanted(batch: core.Batch, rule: Mapping[str, Any], item: Mapping[str, Any], path: str, now: State) -> State:
+    """The state nearest to the present one that the item accepts."""
+    for judged in item.get("classes", (item,)):
+        if "classes" in item and not named_so(path, judged.get("names", ["*"])):
+            continue
+        choices = [nearest(batch, rule, {**judged, **choice}, now) for choice in judged.get("any_of", ({},))]
+        # of several ways that are right, the one that leaves the owners as they are
+        return min(choices, key=lambda state: (state != now, state[1:] != now[1:]))
+    return now
+
+
+def nearest(batch: core.Batch, rule: Mapping[str, Any], choice: Mapping[str, Any], now: State) -> State:
+    mode = now.mode & int(choice.get("max_mode", "7777"), 8)
+    users = {account.pw_name: account.pw_uid for account in every_user()}
+    groups = {group.gr_name: group.gr_gid for group in every_group()}
+    service = [account for account in every_user() if account.pw_shell.endswith(("nologin", "false"))]
+    uid = accepted(batch, rule, choice.get("owner"), now.uid, users, [account.pw_uid for account in service])
+    gid = accepted(batch, rule, choice.get("group"), now.gid, groups, [account.pw_gid for account in service])
+    return State(mode, now.uid if uid is None else uid, now.gid if gid is None else gid)
+
+
+def accepted(
+    batch: core.Batch,
+    rule: Mapping[str, Any],
+    names: Any,
+    number: int,
+    ids: Mapping[str, int],
+    service: List[int],
+) -> Optional[int]:
+    """The id itself if one of ``names`` has it, else that of the first name; None where any id will do."""
+    if names is None:
+        return None
+    choices = [names] if isinstance(names, str) else names
+    if any(number in service if name == "@service" else ids.get(name) == number for name in choices):
+        return number
+    if choices[0] not in ids:
+        batch.fail(f"rule {rule['rule']} ({rule['id']}): this machine has no account {choices[0]}")
+    return ids[choices[0]]
+
+
+def put(batch: core.Batch, rule: Mapping[str, Any], path: str, before: State, after: State) -> bool:
+    """Change the object itself, through a descriptor that follows no link. False when it has vanished."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot open {path}: {error.strerror}")
+    try:
+        # bits go first and owners after, or a file would for a moment be open to its new group
+        os.fchmod(handle, after.mode)
+        if after[1:] != before[1:]:
+            os.fchown(handle, after.uid, after.gid)
+            os.fchmod(handle, after.mode)
+    except OSError as error:
+        hint = "; is it immutable, or do its mount's options set the modes?" if error.errno == errno.EPERM else ""
+        batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot make {path} {after}: {error.strerror}{hint}")
+    finally:
+        os.close(handle)
+    return True
+
+
+def create(
+    batch: core.Batch, rule: Mapping[str, Any], item: Mapping[str, Any], path: str, seen: Dict[str, State]
+) -> None:
+    """An empty file where there is none, as long as the package it belongs to is installed."""
+    if os.path.lexists(path):
+        return
+    done, _out, _err = batch.module.run_command(["rpm", "-q", "--quiet", item["create_if_package"]])
+    if done != 0:
+        return
+    state = nearest(batch, rule, item, State(int(item["max_mode"], 8), os.geteuid(), os.getegid()))
+    note(batch, rule, path, "absent", str(state))
+    if batch.module.check_mode:
+        seen[path] = state
+        return
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        put(batch, rule, path, State(0o600, os.geteuid(), os.getegid()), state)
+    except OSError as error:
+        batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot create {path}: {error.strerror}")
+
+
+def remove(batch: core.Batch, rule: Mapping[str, Any], path: str) -> None:
+    if not os.path.lexists(path):
+        return
+    note(batch, rule, path, "present", "absent")
+    if batch.module.check_mode:
+        return
+    try:
+        os.unlink(path)
+    except OSError as error:
+        batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot remove {path}: {error.strerror}")
+
+
+def main() -> None:
+    batch = core.batch_module()
+    apply(batch)
+    batch.exit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+#!/usr/bin/python
+# Copyright the cisdriver authors. Apache-2.0.
+"""Module shadow: a list of rules' ageing of the passwords that exist."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: shadow
+author: The cisdriver authors
+short_description: Sets the ageing of existing passwords for a batch of rules
+description:
+  - Calls chage, which locks the files, for accounts that have a usable password and are not exempt.
+  - A value that is stricter already stays.
+options:
+  exempt:
+    description: Accounts to leave alone, such as break-glass accounts. The audit still shows them.
+    type: list
+    elements: str
+    default: []
+  rules:
+    description:
+      - >-
+        Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want maps min_days, max_days, warn_days,
+        inactive_days to its value.
+    type: list
+    elements: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- cisdriver.amazon_linux.shadow:
+    rules:
+      - {rule: password_expiration_limited, id: 4.6.1.1, want: {max_days: 365}}
+"""
+
+RETURN = r"""
+rules:
+  description: Per rule C({changed, before, after}), before and after mapping an account to its value.
+  type: dict
+  returned: always
+"""
+
+from typing import Any, Dict, List, Mapping
+
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+
+SHADOW = "/etc/shadow"
+#: Setting to field, option of chage, least value that counts, and whether a higher one is stricter.
+SETTINGS = {
+    "min_days": (3, "--mindays", 0, True),
+    "max_days": (4, "--maxdays", 1, False),
+    "warn_days": (5, "--warndays", 0, True),
+    "inactive_days": (6, "--inactive", 0, False),
+}
+
+
+def accounts(text: str, exempt: List[str]) -> List[List[str]]:
+    """Fields of accounts with a usable password."""
+    split = [line.split(":") for line in text.splitlines()]
+    return [
+        fields
+        for fields in split
+        if len(fields) == 9 and fields[1] and fields[1][0] not in "!*" and fields[0] not in exempt
+    ]
+
+
+def is_strict(present: str, value: int, least: int, higher: bool) -> bool:
+    if not present.isdigit() or int(present) < least:
+        return False
+    return int(present) >= value if higher else int(present) <= value
+
+
+def apply(batch: core.Batch) -> None:
+    """All changes of an account in one call of chage."""
+    for fields in accounts(core.read(SHADOW), batch.module.params["exempt"]):
+        arguments: Dict[str, str] = {}
+        for rule in batch.present:
+            arguments.update(changes(batch, rule, fields))
+        if arguments and not batch.module.check_mode:
+            argv = ["chage", *(word for pair in arguments.items() for word in pair), fields[0]]
+            code, _out, err = batch.module.run_command(argv)
+            if code != 0:
+                batch.fail(f"{SHADOW}: cannot set the ageing of {fields[0]}: {err.strip()}")
+
+
+def changes(batch: core.Batch, rule: Mapping[str, Any], fields: List[str]) -> Dict[str, str]:
+    arguments = {}
+    for setting, value in rule["want"].items():
+        field, option, least, higher = SETTINGS[setting]
+        if not is_strict(fields[field], int(value), least, higher):
+            arguments[option] = str(value)
+            batch.record(rule["rule"], {fields[0]: fields[field]}, {fields[0]: str(value)})
+            name = f"{SHADOW}: {fields[0]}: {setting}"
+            batch.changed_file(name, f"{fields[field]}\n", f"{value}\n")
+    return arguments
+
+
+def main() -> None:
+    batch = core.batch_module(exempt={"type": "list", "elements": "str", "default": []})
+    apply(batch)
+    batch.exit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Single values of configuration files: states that pass, and more of them that fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import config_value as probe
+from ansible_collections.cisdriver.amazon_linux.plugins.modules import config_value
+from machines import machine, rule, settles, tree
+
+MAIN = "/etc/systemd/coredump.conf"
+DROPINS = [f"{place}/systemd/coredump.conf.d" for place in ("/etc", "/run", "/usr/lib")]
+CORE = [{"path": MAIN, "section": "Coredump", "dropins": DROPINS, "values": {"Storage": "none"}}]
+REPOS = [{"path": "/etc/yum.repos.d/*.repo", "every": {"gpgcheck": {"in": ["1", "true"], "ignore_case": True}}}]
+GROUP = [{"path": "/etc/audit/auditd.conf", "values": {"log_group": {"in": ["root", "adm"]}}}]
+GOOD = "[Coredump]\nStorage=none\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "spec", "status"),
+    [
+        ("main_file_pass", {MAIN: GOOD}, CORE, "pass"),
+        ("drop_in_alone_pass", {"/etc/systemd/coredump.conf.d/60-cis.conf": GOOD}, CORE, "pass"),
+        ("blanks_and_no_section_pass", {"/etc/audit/auditd.conf": "log_group = adm\n"}, GROUP, "pass"),
+        ("repositories_inherit_pass", {"/etc/yum.repos.d/a.repo": "[a]\nenabled=1\n"}, REPOS, "pass"),
+        ("word_in_any_case_pass", {"/etc/yum.repos.d/a.repo": "[a]\ngpgcheck=True\n"}, REPOS, "pass"),
+        ("commented_default_fail", {MAIN: "[Coredump]\n#Storage=none\n"}, CORE, "fail"),
+        ("other_section_fail", {MAIN: "[Journal]\nStorage=none\n"}, CORE, "fail"),
+        ("outside_of_the_section_fail", {MAIN: "Storage=none\n[Coredump]\n"}, CORE, "fail"),
+        ("later_line_wins_fail", {MAIN: f"{GOOD}Storage=external\n"}, CORE, "fail"),
+        ("drop_in_wins_fail", {MAIN: GOOD, f"{DROPINS[2]}/10.conf": "[Coredump]\nStorage=external\n"}, CORE, "fail"),
+        ("no_file_fail", {}, CORE, "fail"),
+        ("semicolon_is_a_comment_fail", {"/etc/audit/auditd.conf": ";log_group = root\n"}, GROUP, "fail"),
+        ("repository_that_is_off_fail", {"/etc/yum.repos.d/a.repo": "[a]\nenabled=0\ngpgcheck=0\n"}, REPOS, "fail"),
+        ("second_repository_fail", {"/etc/yum.repos.d/a.repo": "[a]\ngpgcheck=1\n[b]\ngpgcheck=0\n"}, REPOS, "fail"),
+    ],
+)
+def test_scenario(tmp_path: Path, name: str, files: dict[str, str], spec: list[Any], status: str) -> None:
+    assert probe.check(machine(tmp_path, files), spec)["status"] == status, name
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[Coredump]\n#Storage=external\n", "[Coredump]\nStorage=none\n#Storage=external\n"),
+        ("[Coredump]\nStorage = external\n", "[Coredump]\nStorage = none\n"),
+        ("[Other]\nStorage=x\n", "[Other]\nStorage=x\n[Coredump]\nStorage=none\n"),
+        ("[Coredump]\nA=1\n\n[Other]\nB=2\n", "[Coredump]\nA=1\nStorage=none\n\n[Other]\nB=2\n"),
+        ("", "[Coredump]\nStorage=none\n"),
+        (GOOD, GOOD),
+    ],
+)
+def test_only_the_line_of_the_key_changes(tmp_path: Path, before: str, after: str) -> None:
+    path = tree(tmp_path, {"a.conf": before}) / "a.conf"
+    item = {"path": str(path), "section": "Coredump", "values": {"Storage": "none"}}
+    settles(config_value.apply, [rule("r", "1.5.3", [item])])
+    assert path.read_text() == after
+
+
+def test_every_line_of_every_file_is_corrected_and_none_is_added(tmp_path: Path) -> None:
+    tree(tmp_path, {"a.repo": "[a]\ngpgcheck=0\n[b]\ngpgcheck = False\n", "b.repo": "[c]\nenabled=1\n"})
+    item = {"path": f"{tmp_path}/*.repo", "every": {"gpgcheck": 1}}
+    settles(config_value.apply, [rule("r", "1.2.2", [item])])
+    assert (tmp_path / "a.repo").read_text() == "[a]\ngpgcheck=1\n[b]\ngpgcheck = 1\n"
+    assert (tmp_path / "b.repo").read_text() == "[c]\nenabled=1\n"
+
+
+def test_nothing_is_made_for_a_program_that_is_not_there(tmp_path: Path) -> None:
+    item = {"path": f"{tmp_path}/audit/auditd.conf", "values": {"log_group": "root"}}
+    assert not settles(config_value.apply, [rule("r", "5.2.4.3", [item])])["changed"]
+    assert not (tmp_path / "audit").exists()
