@@ -1,0 +1,103 @@
+"""Instances as stand-in nodes in podman; images as podman's images.
+
+An instance of a base image is the stock node. What CreateImage keeps is the machine's disk, so an instance of a baked
+image starts hardened, as on EC2. All nodes and images carry the number of this process: what a killed one has left is
+removed by the next that starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+from cisdriver.sandbox import node, standin
+
+from .machines import Address, free_port
+
+_OWNER = "aws-"
+_REPOSITORY = "localhost/cisdriver/sandbox"
+
+
+class PodmanMachines:
+    """Builds the stock image first, if there is none: that takes minutes, which no API request may.
+
+    ``reboots`` is whether a machine comes back from a reboot; a test of the time limit says no.
+    """
+
+    def __init__(self, ssh_port: int, reboots: bool = True) -> None:
+        self._ssh_port, self._reboots = ssh_port, reboots
+        self._nodes: dict[str, node.Node] = {}
+        self._images: dict[str, str] = {}
+        self._lock = threading.Lock()
+        _remove_orphans()
+        self._stock = standin.build(state="ami")
+
+    def start(self, instance: str, image: str, keys: list[str]) -> None:
+        with self._lock:
+            taken = {one.ssh_port for one in self._nodes.values()}
+            port = free_port() if self._ssh_port in taken else self._ssh_port
+            self._nodes[instance] = node.start(
+                f"cisdriver-{instance}",
+                self._images.get(image, self._stock),
+                restart=self._reboots,
+                ssh_port=port,
+                labels={node.RUN_LABEL: _run(os.getpid())},
+                authorized_key="\n".join(keys),
+            )
+
+    def stop(self, instance: str) -> None:
+        self._nodes[instance].stop()
+
+    def resume(self, instance: str) -> None:
+        self._nodes[instance].start_again()
+
+    def remove(self, instance: str) -> None:
+        with self._lock:
+            gone = self._nodes.pop(instance, None)
+        if gone is not None:  # terminating twice is no error, as on EC2
+            gone.remove()
+
+    def commit(self, instance: str, image: str) -> None:
+        self._images[image] = self._nodes[instance].commit(f"{_REPOSITORY}/{os.getpid()}:{image}")
+
+    def forget(self, image: str) -> None:
+        reference = self._images.pop(image, None)
+        if reference is not None:
+            standin.podman("rmi", "-f", reference, check=False)
+
+    def addresses(self) -> dict[str, Address]:
+        running = [(name, one) for name, one in list(self._nodes.items()) if one.running()]
+        return {name: Address(one.ssh_host, one.ssh_port, one.ssh_user) for name, one in running}
+
+    def running(self) -> list[str]:
+        return node.names(_run(os.getpid()))
+
+    def close(self) -> None:
+        _remove(os.getpid())
+
+
+def _run(process: int) -> str:
+    return f"{_OWNER}{process}"
+
+
+def _remove(process: int) -> None:
+    """Remove the nodes and images of one sandbox."""
+    node.prune(_run(process))
+    listing = standin.podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"{_REPOSITORY}/{process}")
+    for reference in listing.stdout.split():
+        standin.podman("rmi", "-f", reference, check=False)
+
+
+def _remove_orphans() -> None:
+    """Remove what sandboxes have left that were killed: those whose process is gone."""
+    form = f'{{{{index .Labels "{node.RUN_LABEL}"}}}}'
+    labels = standin.podman("ps", "-a", "--filter", f"label={node.RUN_LABEL}", "--format", form).stdout.split()
+    images = standin.podman("images", "--format", "{{.Repository}}").stdout.split()
+    numbers = [label.removeprefix(_OWNER) for label in labels if label.startswith(_OWNER)]
+    numbers += [image.removeprefix(f"{_REPOSITORY}/") for image in images if image.startswith(f"{_REPOSITORY}/")]
+    for number in {int(one) for one in numbers if one.isdigit()}:
+        if not Path(f"/proc/{number}").exists():
+            with contextlib.suppress(standin.StandinError):
+                _remove(number)
