@@ -49,7 +49,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_symlink():
-            target.symlink_to(os.readlink(source))
+            target.symlink_to(source.readlink())
         else:
             target.write_bytes(source.read_bytes())
             target.chmod(source.stat().st_mode)
@@ -102,7 +102,7 @@ def test_the_tarball_and_ansible_core_alone_harden_a_node(tarball: Path, tmp_pat
     run(bin_dir / "pip", "install", "-q", "-c", ROOT / "constraints.txt", "ansible-core", cwd=tmp_path)
     run(bin_dir / "ansible-galaxy", "collection", "install", "--offline", "-p", tmp_path / "c", tarball, cwd=tmp_path)
     (tmp_path / "play.yml").write_text(PLAY)
-    (tmp_path / "inventory.yml").write_text(json.dumps(stock_node.inventory()))
+    (tmp_path / "inventory.yml").write_text(stock_node.inventory())
     env = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "c"), "ANSIBLE_HOME": str(tmp_path / "home")}
     run(bin_dir / "ansible-playbook", "-i", "inventory.yml", "play.yml", cwd=tmp_path, **env)
     summary = json.loads((tmp_path / "audit.json").read_text())["summary"]

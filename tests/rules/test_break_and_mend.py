@@ -1,0 +1,80 @@
+"""Per rule: broken alone, the audit sees that one and no other; hardened again, it passes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import catalogue
+
+from . import breaking
+from .conftest import SELECTION, Hardened
+
+RULES = {
+    entry.rule.slug: entry.rule
+    for entry in catalogue.load().select(SELECTION)
+    if entry.rule and entry.rule.manual is None
+}
+BREAKABLE = sorted(
+    (slug for slug, rule in RULES.items() if rule.verdict("eks") != "except" and slug not in breaking.ELSEWHERE),
+    key=lambda slug: breaking.takes_a_package_away(RULES[slug].require),
+)
+
+pytestmark = [pytest.mark.node, pytest.mark.xdist_group("rules")]
+
+
+def not_met(findings: dict[str, Any]) -> set[str]:
+    """Rules that fail and whose fail nothing accepts, and those the audit could not look at."""
+    return {
+        slug
+        for slug, finding in findings.items()
+        if finding["status"] == "error"
+        or (finding["status"] == "fail" and finding.get("instead", finding)["status"] not in ("pass", "not_applicable"))
+    }
+
+
+def test_hardening_leaves_only_accepted_findings(hardened: Hardened) -> None:
+    left = not_met(hardened.hardened)
+    assert left == set(), {slug: hardened.hardened[slug]["reason"] for slug in left}
+
+
+def test_the_stock_node_was_found_wanting_and_no_probe_erred(hardened: Hardened) -> None:
+    errors = {slug for slug, finding in hardened.stock.items() if finding["status"] == "error"}
+    assert errors == set()
+    assert len(not_met(hardened.stock)) > 30
+
+
+@pytest.mark.parametrize("slug", BREAKABLE)
+def test_broken_alone_it_fails_alone(hardened: Hardened, slug: str) -> None:
+    if hardened.hardened[slug]["status"] == "not_applicable":
+        pytest.fail(f"{slug} does not apply here ({hardened.hardened[slug]['reason']}): list it in ELSEWHERE")
+    how = breaking.how(slug, RULES[slug].require)
+    before = not_met(hardened.last)
+    done = hardened.node.exec(how.command)
+    assert done.returncode == 0, done.stderr
+    try:
+        after = hardened.audit()
+        new = not_met(after) - before
+        assert slug in new, after[slug]
+        assert new <= {slug, *how.also}, {name: after[name]["reason"] for name in new}
+        assert how.words in json.dumps(after[slug]), after[slug]["reason"]
+    finally:
+        if how.undo:
+            hardened.node.exec(how.undo)
+            hardened.audit()
+
+
+@pytest.mark.parametrize("slug", breaking.ELSEWHERE)
+def test_what_is_proved_elsewhere_does_not_apply_here(hardened: Hardened, slug: str) -> None:
+    assert hardened.hardened[slug]["status"] == "not_applicable"
+
+
+def test_hardening_mends_what_was_broken(hardened: Hardened) -> None:
+    """Runs last: all that the tests above left broken is mended by one run, and the next changes nothing."""
+    hardened.harden()
+    now = hardened.audit()
+    assert not_met(now) == not_met(hardened.hardened), {s: now[s]["reason"] for s in not_met(now)}
+    assert re.search(r"changed=0\s", hardened.harden())
+    assert hardened.node.exec("sshd -t && visudo -c && systemctl is-active sshd").returncode == 0

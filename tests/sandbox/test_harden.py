@@ -1,0 +1,101 @@
+"""The playbooks on a stand-in node over SSH: tags, check mode, second run, bad choices."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.node
+
+
+class Played:
+    """One run of a playbook: exit code, what it said, and per rule whether it changed."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str], events: Path) -> None:
+        self.rc = done.returncode
+        self.text = done.stdout + done.stderr
+        lines = events.read_text().splitlines() if events.exists() else []
+        rules = [event for event in map(json.loads, lines) if event["event"] == "rule"]
+        self.changed = {event["rule"] for event in rules if event.get("changed")}
+        self.diff = re.findall(r"^[+-].*$", self.text, re.MULTILINE)
+
+
+@pytest.fixture
+def play(stock_node: Any, tmp_path: Path) -> Any:
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(stock_node.inventory())
+
+    def run(verb: str, *argv: str) -> Played:
+        events = tmp_path / f"events-{len(list(tmp_path.iterdir()))}.jsonl"
+        env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "CISDRIVER_EVENTS": str(events)}
+        env["ANSIBLE_CALLBACKS_ENABLED"] = "cisdriver.amazon_linux.events"
+        command = [Path(sys.executable).parent / "ansible-playbook", "-i", inventory, f"cisdriver.amazon_linux.{verb}"]
+        done = subprocess.run([*command, *argv], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+        return Played(done, events)
+
+    return run
+
+
+def state(node: Any) -> str:
+    """Text and mode of everything below /etc, and the network parameters in force."""
+    command = (
+        "find /etc -xdev \\( -type f -o -type l \\) -printf '%p %m %u %g %l ' -exec sh -c"
+        ' \'[ -L "$1" ] || md5sum < "$1"; echo\' _ {} \\; | sort;'
+        " sysctl -a 2>/dev/null | grep -E '^net.ipv[46].conf.(all|default)' | sort"
+    )
+    return str(node.exec(command).stdout)
+
+
+def test_tags_narrow_a_run_to_one_rule(play: Any, stock_node: Any) -> None:
+    done = play("harden", "-e", "cis_level=2", "--tags", "3.3.1")
+    assert done.rc == 0, done.text
+    assert done.changed == {"source_routing_disabled"}
+    again = play("harden", "-e", "cis_level=2", "--tags", "3.3.2")
+    assert again.changed == {"icmp_redirects_ignored"}
+    dropin = stock_node.read("/etc/sysctl.d/60-cis-network.conf")
+    assert re.findall(r"^# (3\S+)", dropin, re.MULTILINE) == ["3.3.1", "3.3.2"]
+
+
+def test_check_mode_predicts_the_run_and_the_second_run_changes_nothing(play: Any, stock_node: Any) -> None:
+    before = state(stock_node)
+    predicted = play("harden", "-e", "cis_level=2", "--check", "--diff")
+    assert predicted.rc == 0, predicted.text
+    assert state(stock_node) == before
+    real = play("harden", "-e", "cis_level=2", "--diff")
+    assert real.rc == 0, real.text
+    assert predicted.changed == real.changed and len(real.changed) > 30
+    assert predicted.diff == real.diff
+    hardened = state(stock_node)
+    again = play("harden", "-e", "cis_level=2")
+    assert again.changed == set() and re.search(r"changed=0\s", again.text)
+    assert state(stock_node) == hardened
+
+
+def test_skip_tags_leave_out_one_rule(play: Any) -> None:
+    done = play("harden", "-e", "cis_level=2", "--skip-tags", "3.3.1")
+    assert done.rc == 0, done.text
+    assert "source_routing_disabled" not in done.changed and "icmp_redirects_ignored" in done.changed
+    rest = play("harden", "-e", "cis_level=2")
+    assert rest.changed == {"source_routing_disabled"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["-e", "cis_level=3"], "value of cis_level must be one of: 1, 2, got: 3"),
+        (["-e", '{"cis_skip": ["9.9.9"]}'], "no rule, id, topic or section '9.9.9'"),
+        (["-e", '{"cis_values": {"nonesuch": 1}}'], "unknown rule 'nonesuch'"),
+    ],
+)
+def test_a_wrong_choice_stops_before_anything_changes(play: Any, argv: list[str], message: str) -> None:
+    done = play("harden", *argv)
+    assert done.rc != 0 and message in done.text
+    assert done.changed == set()

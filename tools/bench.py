@@ -1,0 +1,90 @@
+"""What it costs: the help screen in CPU seconds, hardening and audit in module executions and seconds.
+
+Run by `make bench`. Starts one stand-in node and removes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cisdriver.sandbox import node as standin
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+#: What the project promises; a figure beyond it fails the benchmark.
+LIMITS = {"help_cpu_seconds": 0.25, "harden_module_executions": 30}
+
+
+def help_cpu() -> float:
+    """User and system seconds of `cisdriver --help`, the best of five."""
+    best = 99.0
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([BIN / "cisdriver", "--help"], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return round(best, 3)
+
+
+def play(verb: str, inventory: Path, level: int) -> tuple[int, float]:
+    """Module executions over SSH, and seconds, of one playbook run."""
+    env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    began = time.monotonic()
+    done = subprocess.run(
+        [
+            BIN / "ansible-playbook",
+            "-vvv",
+            "-i",
+            inventory,
+            f"cisdriver.amazon_linux.{verb}",
+            "-e",
+            f"cis_level={level}",
+        ],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(f"{verb} failed:\n{done.stdout[-3000:]}")
+    return done.stdout.count("SSH: EXEC"), round(time.monotonic() - began, 1)
+
+
+def measure(level: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as directory, standin.start(f"cisdriver-bench-{os.getpid()}") as node:
+        inventory = Path(directory, "inventory.yml")
+        inventory.write_text(node.inventory())
+        figures: dict[str, float] = {"help_cpu_seconds": help_cpu()}
+        figures["harden_module_executions"], figures["harden_seconds"] = play("harden", inventory, level)
+        _, figures["harden_again_seconds"] = play("harden", inventory, level)
+        figures["audit_module_executions"], figures["audit_seconds"] = play("audit", inventory, level)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--level", type=int, default=2, choices=(1, 2))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    figures = measure(options.level)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, figure in figures.items():
+            limit = f"  (at most {LIMITS[name]})" if name in LIMITS else ""
+            print(f"{name.replace('_', ' '):28} {figure:8}{limit}")
+    beyond = [name for name, limit in LIMITS.items() if figures[name] > limit]
+    if beyond:
+        sys.exit(f"beyond the limit: {', '.join(beyond)}")
+
+
+if __name__ == "__main__":
+    main()
