@@ -4,12 +4,12 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: bake test lint unit node molecule bench clean
+.PHONY: bake test lint unit node bench clean
 
 bake: $(VENV)/.sandbox ## Bake a hardened image in the sandbox
 	$(BIN)/cisdriver bake --level 1 --sandbox
 
-test: unit node molecule ## Pass all tests
+test: unit node ## Pass all tests
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -23,12 +23,10 @@ lint: $(VENV)/.dev
 unit: $(VENV)/.dev ## Seconds: no machine needed
 	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/kinds -m 'not node'
 
-node: $(VENV)/.dev ## On stand-in nodes: kinds, rules, sandbox, end to end
+node: $(VENV)/.dev ## On stand-in nodes: kinds, rules, sandbox end to end, one Molecule scenario per role
 	$(BIN)/python -m cisdriver.sandbox.node build
-	$(BIN)/pytest -q -n $(JOBS) --dist loadgroup tests/kinds tests/rules tests/sandbox -m node
-
-molecule: $(VENV)/.dev ## One scenario per role
-	$(BIN)/pytest -q -n $(JOBS) tests/molecule
+	$(BIN)/python -m cisdriver.sandbox.node build --state ami
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --durations 10 tests/sandbox tests/molecule tests/rules tests/kinds -m node
 
 bench: $(VENV)/.dev ## What hardening and auditing cost
 	$(BIN)/python tools/bench.py

@@ -140,7 +140,19 @@ def _banner(spec: Mapping[str, Any]) -> Break:
     return Break(f"echo 'Kernel \\r on an \\m' > {path}", path)
 
 
+def _config_value(spec: list[Mapping[str, Any]]) -> Break:
+    """A drop-in that is read last where there are drop-ins, else the line itself."""
+    item = spec[0]
+    key = next(iter(item["values"]))
+    if "dropins" in item:
+        path = f"{item['dropins'][0]}/zzz-broken.conf"
+        text = f"[{item['section']}]\\n{key}=1G\\n"
+        return Break(f"mkdir -p {item['dropins'][0]}; printf '{text}' > {path}", path)
+    return Break(f"sed -i -E 's/^{key} *=.*/{key}=0/' {item['path']}", item["path"])
+
+
 BY_KIND = {
+    "config_value": _config_value,
     "sysctl": _sysctl,
     "kernel_module": _kernel_module,
     "mount_option": _mount_option,
@@ -198,10 +210,23 @@ BY_RULE = {
     "password_expiration_warning_set": _login_defs_line("PASS_WARN_AGE", 1),
     "inactive_accounts_locked": Break("useradd -D -f -1", "INACTIVE"),
     "audit_log_file_mode": Break(
-        f"touch {_AUDIT_LOG}; chmod 0666 {_AUDIT_LOG}", _AUDIT_LOG, also=("log_file_access_restricted",)
+        f"touch {_AUDIT_LOG}; chmod 0666 {_AUDIT_LOG}",
+        _AUDIT_LOG,
+        f"rm {_AUDIT_LOG}",
+        also=("log_file_access_restricted",),
     ),
-    "audit_log_file_owner": Break(f"touch {_AUDIT_LOG}; chown 65534 {_AUDIT_LOG}", _AUDIT_LOG),
-    "audit_log_file_group": Break(f"touch {_AUDIT_LOG}; chgrp 65534 {_AUDIT_LOG}", _AUDIT_LOG),
+    "audit_log_file_owner": Break(
+        f"touch {_AUDIT_LOG}; chmod 0640 {_AUDIT_LOG}; chown 65534 {_AUDIT_LOG}",
+        _AUDIT_LOG,
+        f"rm {_AUDIT_LOG}",
+        also=("log_file_access_restricted",),
+    ),
+    "audit_log_file_group": Break(
+        f"touch {_AUDIT_LOG}; chmod 0640 {_AUDIT_LOG}; chgrp 65534 {_AUDIT_LOG}",
+        _AUDIT_LOG,
+        f"rm {_AUDIT_LOG}",
+        also=("log_file_access_restricted",),
+    ),
 }
 
 _NO_MOUNT = "a container has no partitions: not applicable there"

@@ -22,7 +22,7 @@ BREAKABLE = sorted(
     key=lambda slug: breaking.takes_a_package_away(RULES[slug].require),
 )
 
-pytestmark = [pytest.mark.node, pytest.mark.xdist_group("rules")]
+pytestmark = pytest.mark.node
 
 
 def not_met(findings: dict[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=sh
 # Takes from a machine what belongs to it alone, before an image is made of it. Runs as root over an open session,
 # which goes on; nobody can log in afterwards until cloud-init has run in an instance of the image.
 
