@@ -21,12 +21,12 @@ lint: $(VENV)/.dev
 	shellcheck -x -S warning tools/*.sh .ci/run tests/rules/stub-rpm roles/image/files/*.sh driver/cisdriver/sandbox/standin/*.sh
 
 unit: $(VENV)/.dev ## Seconds: no machine needed
-	$(BIN)/pytest -q -n $(JOBS) tests/unit tests/kinds -m 'not node'
+	$(BIN)/pytest -q -n $(JOBS) tests -m 'not node'
 
 node: $(VENV)/.dev ## On stand-in nodes: kinds, rules, sandbox end to end, one Molecule scenario per role
 	$(BIN)/python -m cisdriver.sandbox.node build
 	$(BIN)/python -m cisdriver.sandbox.node build --state ami
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --durations 10 tests/sandbox tests/molecule tests/rules tests/kinds -m node
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --durations 10 tests -m node
 
 bench: $(VENV)/.dev ## What hardening and auditing cost
 	$(BIN)/python tools/bench.py

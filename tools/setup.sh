@@ -5,8 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1 extras=$2
 
-packages=(podman runc debootstrap packer openssh-client python3-venv)
-programs=(podman runc debootstrap packer ssh)
+# netavark and iptables are what podman maps ports with; debootstrap checks signatures with gpgv and the keyring
+packages=(podman runc netavark iptables debootstrap gpgv debian-archive-keyring packer openssh-client python3-venv)
+programs=(podman runc iptables debootstrap gpgv packer ssh)
 case ",$extras," in *,dev,*) packages+=(shellcheck git) programs+=(shellcheck git) ;; esac
 
 missing=()

@@ -24,7 +24,7 @@ class Played:
         self.text = done.stdout + done.stderr
         lines = events.read_text().splitlines() if events.exists() else []
         rules = [event for event in map(json.loads, lines) if event["event"] == "rule"]
-        self.changed = {event["rule"] for event in rules if event.get("changed")}
+        self.changed = {event["rule"] for event in rules if event["status"] == "changed"}
         self.diff = re.findall(r"^[+-].*$", self.text, re.MULTILINE)
 
 
