@@ -11,13 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
-#: Roles whose work is AWS's, not a node's: their proof is tests/sandbox.
-AWS_ROLES = {"image"}
 
 
 def test_every_role_has_a_scenario() -> None:
     roles = {path.parent.parent.name for path in (ROOT / "roles").glob("*/tasks/main.yml")}
-    assert roles - AWS_ROLES == set(SCENARIOS)
+    assert roles == set(SCENARIOS)
 
 
 @pytest.mark.node

@@ -90,14 +90,18 @@ def _remove(process: int) -> None:
         standin.podman("rmi", "-f", reference, check=False)
 
 
-def _remove_orphans() -> None:
-    """Remove what sandboxes have left that were killed: those whose process is gone."""
+def orphans() -> list[int]:
+    """Process ids of sandboxes that are gone while nodes or images of theirs are still there."""
     form = f'{{{{index .Labels "{node.RUN_LABEL}"}}}}'
     labels = standin.podman("ps", "-a", "--filter", f"label={node.RUN_LABEL}", "--format", form).stdout.split()
     images = standin.podman("images", "--format", "{{.Repository}}").stdout.split()
     numbers = [label.removeprefix(_OWNER) for label in labels if label.startswith(_OWNER)]
     numbers += [image.removeprefix(f"{_REPOSITORY}/") for image in images if image.startswith(f"{_REPOSITORY}/")]
-    for number in {int(one) for one in numbers if one.isdigit()}:
-        if not Path(f"/proc/{number}").exists():
-            with contextlib.suppress(standin.StandinError):
-                _remove(number)
+    return sorted({int(one) for one in numbers if one.isdigit() and not Path(f"/proc/{one}").exists()})
+
+
+def _remove_orphans() -> None:
+    """Remove what sandboxes have left that were killed."""
+    for number in orphans():
+        with contextlib.suppress(standin.StandinError):
+            _remove(number)
