@@ -209,6 +209,8 @@ def apply(batch: core.Batch) -> None:
     """Write fstab and drop-ins, have systemd read them, then remount what is mounted."""
     live = mounted()
     todo = due(batch, live)
+    for rule in batch.present:  # one that waits for mounts of its own is answered for, too
+        batch.record(rule["rule"], {}, {})
     old = new = core.read(FSTAB)
     places = {path: Place(path, old, live) for _rule, path, _want in todo}
     for _rule, path, want in todo:
