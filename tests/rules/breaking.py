@@ -199,6 +199,7 @@ BY_RULE = {
         "cp -p /etc/ssh/ssh_host_ecdsa_key /etc/ssh/ssh_host_broken_key; chmod 0644 /etc/ssh/ssh_host_broken_key",
         "ssh_host_broken_key",
     ),
+    "motd_permissions": Break("chmod 0777 /etc/motd", "/update-motd/motd"),  # what the link points at
     "sshd_access_limited": _sshd_dropin("PasswordAuthentication yes"),
     "sshd_root_login_disabled": _sshd_dropin("PermitRootLogin yes", "sshd_access_limited"),
     "sshd_crypto_policy_not_overridden": Break("echo CRYPTO_POLICY= >> /etc/sysconfig/sshd", "/etc/sysconfig/sshd"),

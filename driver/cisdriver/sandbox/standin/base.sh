@@ -3,7 +3,9 @@
 # Debian bookworm with the programs of an AL2023 node, not yet shaped. Runs as root on the machine; needs debootstrap.
 set -eu
 root=$1
-mirror=${CISDRIVER_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The mirror this machine's own apt uses, if it is a bookworm; else debootstrap's.
+mirror=${CISDRIVER_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' \
+    2>/dev/null | head -n 1)}
 kernel=6.12.73-95.123.amzn2023.x86_64
 
 # What is installed: the programs that a node runs or that a rule looks at.
@@ -25,7 +27,7 @@ modules=(fs/squashfs fs/udf fs/overlayfs fs/fuse fs/nls fs/fat fs/isofs fs/nfs f
 
 in_root() { chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 "$@"; }
 
-debootstrap --variant=minbase --include=ca-certificates bookworm "$root" "$mirror"
+debootstrap --variant=minbase --include=ca-certificates bookworm "$root" ${mirror:+"$mirror"}
 mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
 cat > "$root/etc/dpkg/dpkg.cfg.d/standin" <<'END'
 force-unsafe-io
