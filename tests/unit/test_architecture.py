@@ -68,3 +68,9 @@ def test_every_entry_of_the_collection_is_linked() -> None:
         "LICENSE",
     ):
         assert (links / entry).resolve() == ROOT / entry
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """Only tests/rules is a package: elsewhere pytest imports a file by its base name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
