@@ -101,7 +101,10 @@ def main() -> None:
                 Name=params["parameter"], Value=image, Type="String", DataType="aws:ec2:image", Overwrite=True
             )
     except (BotoCoreError, ClientError) as error:
-        module.fail_json_aws(error, msg=f"{image} could not be {done}")
+        # Once it is tagged the image stays: who called has to know of it.
+        about = {"id": image, "snapshots": snapshots, "tags": tags, "parameter": None}
+        known = {"image": about} if done.startswith("written") else {}
+        module.fail_json_aws(error, msg=f"{image} could not be {done}", **known)
     about = {"id": image, "snapshots": snapshots, "tags": tags, "parameter": params["parameter"] or None}
     module.exit_json(changed=True, image=about)
 

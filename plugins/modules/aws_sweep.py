@@ -23,6 +23,11 @@ options:
     description: Seconds to wait for instances to be gone and for what they held to be free.
     type: int
     default: 300
+  spare:
+    description: Ids of the finished image and its snapshots, which stay whatever EC2 says of their tags.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -49,7 +54,7 @@ left:
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 with contextlib.suppress(ImportError):  # AnsibleAWSModule says what is missing
@@ -60,15 +65,20 @@ from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleA
 RUN_TAG = "cisdriver:run-id"
 DONE_TAG = "cisdriver:status"
 #: Answers that mean: not yet. The network interfaces of an instance outlive it by seconds.
-_HELD = ("DependencyViolation", "InvalidSnapshot.InUse", "VolumeInUse", "InvalidGroup.InUse", "DeleteConflict")
-_GONE = ("NotFound", "NoSuchEntity", "Unavailable")
+_HELD = (
+    *("DependencyViolation", "InvalidSnapshot.InUse", "VolumeInUse", "InvalidGroup.InUse", "DeleteConflict"),
+    *("Unavailable", "ServiceUnavailable", "RequestLimitExceeded"),
+)
+_GONE = ("NotFound", "NoSuchEntity", "InvalidAMIID.Unavailable")
 
 
 class Sweep:
     """One pass in the order in which things let go of each other."""
 
-    def __init__(self, ec2: Any, iam: Any, run_id: str, timeout: int) -> None:
+    def __init__(self, ec2: Any, iam: Any, run_id: str, timeout: int, spare: Iterable[str] = ()) -> None:
         self._ec2, self._iam, self._run_id = ec2, iam, run_id
+        # A finished image is known by its tag, too; but EC2 may go on describing it without for some seconds.
+        self._spare = frozenset(spare)
         self._until = time.monotonic() + timeout
         self.removed: dict[str, list[str]] = {}
         self.left: dict[str, str] = {}
@@ -112,7 +122,7 @@ class Sweep:
             for one in filters
             for image in self._pages("describe_images", "Images", Owners=["self"], Filters=one)
         }
-        return [identity for identity, tags in found.items() if DONE_TAG not in tags]
+        return [identity for identity, tags in found.items() if DONE_TAG not in tags and identity not in self._spare]
 
     def _volumes(self) -> list[str]:
         found = self._pages("describe_volumes", "Volumes", Filters=self._tagged())
@@ -134,7 +144,7 @@ class Sweep:
             for mapping in image["BlockDeviceMappings"]
             if "Ebs" in mapping
         }
-        return sorted(found - used)
+        return sorted(found - used - self._spare)
 
     def _wait_for_end(self, instances: list[str]) -> None:
         while instances and time.monotonic() < self._until:
@@ -184,9 +194,14 @@ class Sweep:
 
 def main() -> None:
     module = AnsibleAWSModule(
-        argument_spec={"run_id": {"type": "str", "required": True}, "timeout": {"type": "int", "default": 300}}
+        argument_spec={
+            "run_id": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 300},
+            "spare": {"type": "list", "elements": "str", "default": []},
+        }
     )
-    sweep = Sweep(module.client("ec2"), module.client("iam"), module.params["run_id"], module.params["timeout"])
+    params = module.params
+    sweep = Sweep(module.client("ec2"), module.client("iam"), params["run_id"], params["timeout"], params["spare"])
     try:
         sweep.run()
     except (BotoCoreError, ClientError) as error:

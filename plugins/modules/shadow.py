@@ -40,6 +40,7 @@ rules:
   returned: always
 """
 
+import time
 from typing import Any, Dict, List, Mapping
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
@@ -70,9 +71,25 @@ def is_strict(present: str, value: int, least: int, higher: bool) -> bool:
     return int(present) >= value if higher else int(present) <= value
 
 
+def refuse_to_expire(batch: core.Batch, aged: List[List[str]], today: int) -> None:
+    """Stop before anything changes where a password would be too old at once: its account could not log in any more."""
+    for rule in batch.present:
+        days = rule["want"].get("max_days")
+        for fields in aged if days is not None else []:
+            changed = fields[2]
+            if changed.isdigit() and int(changed) + int(days) < today and not is_strict(fields[4], int(days), 1, False):
+                age = f"the password of {fields[0]} is {today - int(changed)} days old"
+                batch.fail(
+                    f"rule {rule['rule']} ({rule['id']}): {age} and would expire at once with max_days {days}:"
+                    " change it, name the account in cis_password_exempt, or skip the rule"
+                )
+
+
 def apply(batch: core.Batch) -> None:
     """All changes of an account in one call of chage."""
-    for fields in accounts(core.read(SHADOW), batch.module.params["exempt"]):
+    aged = accounts(core.read(SHADOW), batch.module.params["exempt"])
+    refuse_to_expire(batch, aged, int(time.time() // 86400))
+    for fields in aged:
         arguments: Dict[str, str] = {}
         for rule in batch.present:
             arguments.update(changes(batch, rule, fields))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,9 @@ def test_inactive_is_set_for_useradd(tmp_path: Path, before: str, after: str) ->
 def shadow_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "shadow"
     monkeypatch.setattr(shadow, "SHADOW", str(path))
-    path.write_text("root:*:1:0:99999:7:::\na:$6$x:1:0:99999:7:::\nb:$6$x:1:2:90:7:5::\nglass:$6$x:1:0:99999:7:::\n")
+    day = int(time.time() // 86400) - 10  # on which the passwords were set
+    accounts = ["root:*:{}:0:99999:7:::", "a:$6$x:{}:0:99999:7:::", "b:$6$x:{}:2:90:7:5::", "glass:$6$x:1:0:99999:7:::"]
+    path.write_text("".join(line.format(day) + "\n" for line in accounts))
     return path
 
 
@@ -157,3 +160,14 @@ def test_check_mode_calls_nothing_and_says_the_same() -> None:
 def test_chage_that_fails_names_the_account() -> None:
     with pytest.raises(Refused, match="cannot set the ageing of a: cannot lock"):
         age(answer=(1, "", "cannot lock"))
+
+
+def test_a_password_that_would_expire_at_once_stops_all_of_it(shadow_file: Path) -> None:
+    """With UsePAM an expired password ends logins by key, too, perhaps the one this runs through."""
+    shadow_file.write_text(shadow_file.read_text() + "old:$6$x:1000:0:99999:7:::\n")
+    with pytest.raises(
+        Refused, match=r"rule max \(4\.6\.1\.1\): the password of old is \d+ days old .*cis_password_exempt"
+    ):
+        age()
+    with pytest.raises(Refused, match="would expire at once"):
+        age(check=True)

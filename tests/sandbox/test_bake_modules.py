@@ -15,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import aws_sweep, packer_build
+from botocore.exceptions import ClientError
 from cisdriver.sandbox.aws import Sandbox
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +243,40 @@ def test_a_sweep_deletes_what_the_run_left_and_nothing_else(sandbox: tuple[Sandb
     again = aws_sweep.Sweep(ec2, iam, "r1", timeout=5)
     again.run()
     assert again.removed == {}
+
+
+def test_a_sweep_spares_a_finished_image_whose_tag_ec2_does_not_show_yet(sandbox: tuple[Sandbox, Any, Any]) -> None:
+    _own, ec2, iam = sandbox
+    instance = _started(ec2, TagSpecifications=_tagged("instance", "volume"))
+    image = ec2.create_image(InstanceId=instance, Name="just-tagged")["ImageId"]
+    ec2.create_tags(Resources=[image], Tags=_RUN)
+    sweep = aws_sweep.Sweep(ec2, iam, "r1", timeout=20, spare=[image])
+    sweep.run()
+    assert "images" not in sweep.removed
+    assert [one["State"] for one in ec2.describe_images(ImageIds=[image])["Images"]] == ["available"]
+    again = aws_sweep.Sweep(ec2, iam, "r1", timeout=20)
+    again.run()
+    assert again.removed["images"] == [image]
+
+
+@pytest.mark.parametrize("code", ["Unavailable", "ServiceUnavailable", "RequestLimitExceeded"])
+def test_a_sweep_tries_again_while_ec2_is_overloaded(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Not what it means that a thing is gone: InvalidAMIID.Unavailable does."""
+    monkeypatch.setattr(aws_sweep.time, "sleep", lambda _seconds: None)
+    answers = [code, code, ""]
+
+    def delete(_identity: str) -> None:
+        answer = answers.pop(0)
+        if answer:
+            raise ClientError({"Error": {"Code": answer, "Message": "too much going on"}}, "DeleteKeyPair")
+
+    sweep = aws_sweep.Sweep(None, None, "r1", timeout=60)
+    sweep._delete("key_pairs", "k3", delete)
+    assert sweep.removed == {"key_pairs": ["k3"]}
+    late = aws_sweep.Sweep(None, None, "r1", timeout=-1)
+    answers[:] = [code]
+    late._delete("key_pairs", "k3", delete)
+    assert "too much going on" in late.left["k3"]
 
 
 def test_a_sweep_goes_on_after_what_it_cannot_delete(sandbox: tuple[Sandbox, Any, Any]) -> None:
