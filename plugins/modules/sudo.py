@@ -181,6 +181,23 @@ def check_wins(batch: core.Batch, texts: Mapping[str, str]) -> None:
                 )
 
 
+def check_not_shut_out(batch: core.Batch, before: Mapping[str, str], texts: Mapping[str, str]) -> None:
+    """Fail where the user this runs as lives by ``!authenticate`` alone: with the next task its sudo would be gone."""
+    user = os.environ.get("SUDO_USER", "root")
+    if user == "root" or not any(rule["want"].get("authenticate") for rule in batch.present):
+        return
+    for path in texts:
+        for scope, line in re.findall(r"(?m)^(?=\s*Defaults(\S*)\s)(.*!\s*authenticate\b.*)$", before[path]):
+            named = scope[1:].split(",") if scope.startswith(":") else [user]
+            if not {user, "ALL"} & set(named) and not any(name.startswith(("%", "+", "!")) for name in named):
+                continue
+            if "NOPASSWD" not in batch.module.run_command(["sudo", "-n", "-l", "-U", user])[1]:
+                batch.fail(
+                    f"{path}: {line.strip()!r} is all that lets {user}, the user this runs as, use sudo without"
+                    " a password: give it NOPASSWD, or skip the rule. Nothing is changed"
+                )
+
+
 def contrary(rule: Mapping[str, Any], text: str) -> str:
     """The first Defaults for everyone by which the rule's flag or log file would not hold."""
     for option in ("use_pty", "logfile"):
@@ -203,6 +220,7 @@ def apply(batch: core.Batch) -> None:
     if objection:
         batch.fail(f"{params['path']}: nothing is changed, visudo refuses it: {objection}")
     check_wins(batch, texts)
+    check_not_shut_out(batch, before, texts)
     for path, text in texts.items():
         batch.write(path, text, mode=0o644 if path == params["rotation"] else 0o440)
     batch.restrict(params["path"], 0o440)

@@ -110,7 +110,11 @@ class Place:
     def path(self, name: str) -> Path:
         return self.root / name.lstrip("/")
 
+    may = "(ALL) ALL"  # what `sudo -l -U` says of the user
+
     def visudo(self, argv: list[str]) -> tuple[int, str, str]:
+        if argv[0] == "sudo":
+            return 0, self.may, ""
         main = Path(argv[-1]).read_text()
         directory = re.search(r"(?m)^[#@]includedir (\S+)", main)
         texts = [main, *(path.read_text() for path in Path(directory[1]).iterdir())] if directory else [main]
@@ -167,6 +171,27 @@ def test_authenticate_comes_back_wherever_it_was_taken(tmp_path: Path) -> None:
     place = Place(tmp_path, {"/etc/sudoers.d/ci": "# !authenticate\nDefaults:ci env_reset, !authenticate\n"})
     place.settles(ASKS)
     assert place.path("/etc/sudoers.d/ci").read_text() == "# !authenticate\nDefaults:ci env_reset, authenticate\n"
+
+
+@pytest.mark.parametrize(("user", "may", "refused"), [
+    ("ci", "(ALL) ALL", True),
+    ("ci", "(ALL) NOPASSWD: ALL", False),
+    ("other", "(ALL) ALL", False),
+    ("root", "(ALL) ALL", False),
+])  # fmt: skip
+def test_the_user_this_runs_as_keeps_its_sudo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, may: str, refused: bool
+) -> None:
+    place = Place(tmp_path, {"/etc/sudoers.d/ci": "Defaults:ci !authenticate\n"})
+    place.may = may
+    monkeypatch.setenv("SUDO_USER", user)
+    if not refused:
+        place.settles(ASKS)
+        return
+    for check in (True, False):
+        with pytest.raises(Refused, match=r"all that lets ci, the user this runs as"):
+            place.run(ASKS, check=check)
+    assert "!authenticate" in place.path("/etc/sudoers.d/ci").read_text()
 
 
 @pytest.mark.parametrize(
