@@ -96,8 +96,8 @@ def _ready(settings: Settings) -> str:
 
 def _sandbox_class() -> Any:
     try:
-        import moto  # noqa: F401
-        import werkzeug  # noqa: F401
+        import moto  # noqa: F401 - only to see whether it is there: the sandbox runs in a process of its own
+        import werkzeug  # noqa: F401 - the same
     except ImportError as error:
         raise UsageError(f"the sandbox needs {error.name}", "pip install 'cisdriver[sandbox]'") from error
     from cisdriver.sandbox.aws import Sandbox

@@ -27,7 +27,7 @@ class Screen(Protocol):
 class JsonScreen:
     """Every event as one line on stdout, and nothing else."""
 
-    def event(self, event: Event, tally: Tally) -> None:  # noqa: ARG002
+    def event(self, event: Event, tally: Tally) -> None:  # noqa: ARG002 - the tally is for the other screens
         print(json.dumps(event), flush=True)
 
     def tick(self, stage: Stage | None, tally: Tally) -> None:

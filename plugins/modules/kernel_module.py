@@ -130,7 +130,7 @@ def apply(batch: core.Batch, path: str) -> None:
     """Write the drop-in, let earlier lines yield, then unload what nothing uses."""
     guard(batch)
     before = core.read(path)
-    after = core.dropin(before, batch, lines_of)
+    after = core.dropin(before, batch.present, batch.keep, lines_of)
     others = yielding(batch, path, after)
     batch.write(path, after)
     for file, text in others.items():

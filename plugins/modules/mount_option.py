@@ -42,7 +42,6 @@ rules:
 import glob
 import os
 import re
-import types
 from typing import Any, Dict, List, Mapping, Tuple
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, runtime
@@ -150,12 +149,17 @@ def dropin_text(batch: core.Batch, path: str, base: str) -> str:
     before = core.read(dropin_path(path))
     rules = [{**rule, "options": wants_of(rule)[path]["options"]} for rule in batch.present if path in rule["want"]]
     rules = [rule for rule in rules if rule["options"]]
-    mine = types.SimpleNamespace(present=rules, keep=batch.keep)
     kept = [line[len("# adds ") :] for slug in batch.keep for line in core.block_lines(before, slug)]
     options = [option for rule in rules for option in rule["options"]] + kept
     words = added([word for word in base.split(",") if word], sorted(set(options)))
-    lines_of = lambda rule: [f"# adds {option}" for option in rule["options"]]  # noqa: E731
-    return core.dropin(before, mine, lines_of, prefix=f"[Mount]\nOptions={','.join(words)}") if options else ""
+    if not options:
+        return ""
+    return core.dropin(before, rules, batch.keep, adds, prefix=f"[Mount]\nOptions={','.join(words)}")
+
+
+def adds(rule: Mapping[str, Any]) -> List[str]:
+    """What a rule adds to the one Options= line, as comments by which a later run knows it."""
+    return [f"# adds {option}" for option in rule["options"]]
 
 
 # the batch ------------------------------------------------------------------------------------

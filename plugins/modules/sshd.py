@@ -150,7 +150,7 @@ def desired(batch: core.Batch) -> Dict[str, str]:
     """Path to text of every file that may change; ours may be empty, which removes it."""
     path, main, environment = (batch.module.params[name] for name in ("path", "main", "environment"))
     others = {name: core.read(name) for name in other_files(main, path)}
-    owned = core.dropin(core.read(path), batch, lambda rule: lines_of(rule, others))
+    owned = core.dropin(core.read(path), batch.present, batch.keep, lambda rule: lines_of(rule, others))
     wanted = {}
     for rule in batch.present:
         for line in lines_of(rule, others):

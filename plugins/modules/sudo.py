@@ -95,9 +95,7 @@ def corrected(text: str, rules: List[Dict[str, Any]]) -> str:
     """A file of somebody else's without what a rule forbids wherever it stands."""
     for rule in rules:
         if rule["want"].get("authenticate"):
-            text = re.sub(
-                r"(?m)^(?!\s*#).*$", lambda line: re.sub(r"!\s*authenticate\b", "authenticate", line[0]), text
-            )
+            text = COMMANDS.sub(lambda line: re.sub(r"!\s*authenticate\b", "authenticate", line[0]), text)
         if "timestamp_timeout" in rule["want"]:
             text = without_long_timeout(text, float(rule["want"]["timestamp_timeout"]))
     return text
@@ -118,7 +116,7 @@ def desired(batch: core.Batch) -> Dict[str, str]:
     """Path to text of every file that may change; ours may be empty, which removes it."""
     path, main, rotation = (batch.module.params[name] for name in ("path", "main", "rotation"))
     others = {name: core.read(name) for name in included(main, path)}
-    owned = core.dropin(core.read(path), batch, lambda rule: lines_of(rule, others))
+    owned = core.dropin(core.read(path), batch.present, batch.keep, lambda rule: lines_of(rule, others))
     texts = {name: corrected(text, batch.present) for name, text in others.items()}
     directories = [found.rstrip("/") for found in INCLUDEDIR.findall(texts[main])]
     if owned and os.path.dirname(path) not in directories:

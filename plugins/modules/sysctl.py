@@ -136,7 +136,7 @@ def apply(batch: core.Batch, path: str) -> None:
     """Write the drop-in, let contradicting lines yield, then bring the running kernel to it."""
     guard(batch)
     before = core.read(path)
-    after = core.dropin(before, batch, lines_of)
+    after = core.dropin(before, batch.present, batch.keep, lines_of)
     others = yielding(batch, path, after)
     batch.write(path, after)
     for file, text in others.items():

@@ -158,9 +158,6 @@ class Catalogue:
             raise CatalogueError(f"unknown benchmark {name!r}; known: {_listing(self.benchmarks)}")
         return self.benchmarks[name]
 
-    def rule_for(self, benchmark: str, id_: str) -> Rule | None:
-        return self._by_id[benchmark].get(id_)
-
     def entries(self, benchmark: str) -> list[Entry]:
         """Every recommendation of a benchmark in its order, with or without a rule."""
         return [Entry(r, self._by_id[benchmark].get(r.id)) for r in self.benchmark(benchmark).values()]

@@ -18,10 +18,10 @@ VERBS = ("bake", "harden", "audit", "rules", "report", "doctor", "completion")
 class Verbs(click.Group):
     """Finds a verb's module by its name."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as Click calls it
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as Click calls it
         if cmd_name not in VERBS:
             return None
         command: click.Command = importlib.import_module(f"cisdriver.cli.{cmd_name}").command

@@ -27,7 +27,7 @@ class Name(click.ParamType):  # type: ignore[type-arg] # generic in newer Clicks
     def shell_complete(
         self,
         ctx: click.Context,
-        param: click.Parameter,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002 - as Click calls it
         incomplete: str,
     ) -> list[CompletionItem]:
         from cisdriver import names

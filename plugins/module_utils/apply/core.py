@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Container, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -140,14 +140,20 @@ def read(path: str) -> str:
 Blocks = Dict[str, Tuple[str, List[str]]]
 
 
-def dropin(before: str, batch: Batch, lines_of: Callable[[Mapping[str, Any]], List[str]], prefix: str = "") -> str:
+def dropin(
+    before: str,
+    present: Iterable[Mapping[str, Any]],
+    keep: Container[str],
+    lines_of: Callable[[Mapping[str, Any]], List[str]],
+    prefix: str = "",
+) -> str:
     """The owned file anew: a block per rule, ``# <id> <slug>`` above its lines.
 
-    Blocks of ``keep`` rules stand as they were, blocks of any other rule are gone. Sorted
-    by id, so that one rule alone and all together give the same file.
+    ``present`` and ``keep`` are as of a Batch. Blocks of ``keep`` rules stand as they were, those of any other
+    rule are gone. Sorted by id, so that one rule alone and all together give the same file.
     """
-    blocks: Blocks = {slug: block for slug, block in _blocks(before).items() if slug in batch.keep}
-    for rule in batch.present:
+    blocks: Blocks = {slug: block for slug, block in _blocks(before).items() if slug in keep}
+    for rule in present:
         lines = lines_of(rule)
         if lines:  # a rule may ask for something outside of this file
             blocks[rule["rule"]] = (rule["id"], lines)

@@ -129,7 +129,7 @@ def start_machines(world: World, call: Call, reply: Reply) -> None:
         identity = instance["InstanceId"]
         try:
             world.machines.start(identity, instance["ImageId"], keys)
-        except Exception:
+        except Exception:  # whatever it was goes on to the client, after its instance is gone
             with contextlib.suppress(Exception):
                 backend.terminate_instances([identity])
             raise

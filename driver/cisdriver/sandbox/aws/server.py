@@ -44,7 +44,7 @@ def main() -> None:
     module, _, name = options.machines.partition(":")
     try:
         machines: Machines = getattr(importlib.import_module(module), name)(options.ssh_port, **options.settings)
-    except Exception as error:
+    except Exception as error:  # the owner waits for one line, then shows this one
         print(json.dumps({"error": str(error)}), flush=True)
         raise
     layer = Layer(_moto(), World(options.region, machines), directory / "requests.jsonl")
