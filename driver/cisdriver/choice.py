@@ -50,6 +50,7 @@ def selection(settings: Settings, benchmark: str) -> collection.catalogue.Select
         only=settings.only,
         skip=settings.skip,
         values=settings.values,
+        strict=settings.strict,
     )
 
 
@@ -59,6 +60,7 @@ def _check_names(settings: Settings, names: collection.catalogue.Catalogue, benc
     for flag, given, allowed in (
         ("--only", settings.only, known),
         ("--skip", settings.skip, known),
+        ("--strict", settings.strict, names.with_eks_verdict()),
         ("--tags", settings.tags, tags),
         ("--skip-tags", settings.skip_tags, tags),
     ):
@@ -79,6 +81,7 @@ def extra_vars(settings: Settings) -> dict[str, Any]:
         "cis_profile": settings.profile,
         "cis_only": list(settings.only),
         "cis_skip": list(settings.skip),
+        "cis_strict": list(settings.strict),
         "cis_values": settings.values,
     }
     return {name: value for name, value in given.items() if value not in (None, [], {})}
@@ -95,7 +98,7 @@ def count(settings: Settings, benchmark: str) -> dict[str, int]:
         if (
             rule
             and collection.catalogue.runs(entry, settings.tags, settings.skip_tags)
-            and kinds & set(rule.writes(chosen.profile))
+            and kinds & set(rule.writes(chosen.profile_of(rule)))
         ):
             written.add(rule.slug)
     return {"harden": len(written), "audit": len({entry.rule.slug for entry in entries if entry.rule})}
@@ -112,5 +115,6 @@ def _entries(chosen: collection.catalogue.Selection) -> list[collection.catalogu
         tuple(name for name in chosen.only if name in known),
         tuple(name for name in chosen.skip if name in known),
         chosen.values,
+        chosen.strict,
     )
     return [] if chosen.only and not narrowed.only else names.select(narrowed)

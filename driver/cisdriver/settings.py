@@ -54,6 +54,7 @@ class Settings(BaseModel):
     profile: Literal["eks", "server"] | None = None
     only: Names = ()
     skip: Names = ()
+    strict: Names = ()
     values: dict[str, Any] = Field(default_factory=dict)
     tags: Names = ()
     skip_tags: Names = ()

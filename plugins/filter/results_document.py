@@ -40,7 +40,12 @@ _value:
 
 def results_document(found: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     selection = catalogue.Selection(
-        plan["benchmark"], plan["level"], plan["profile"], tuple(plan["only"]), tuple(plan["skip"])
+        plan["benchmark"],
+        plan["level"],
+        plan["profile"],
+        only=tuple(plan["only"]),
+        skip=tuple(plan["skip"]),
+        strict=tuple(plan["strict"]),
     )
     source = {"name": "cisdriver audit", "version": catalogue.version()}
     try:

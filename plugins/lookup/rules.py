@@ -50,6 +50,12 @@ options:
     elements: str
     default: []
     vars: [{name: cis_skip}]
+  strict:
+    description: Ids or slugs whose exception or adaptation for EKS is not wanted; they are treated as on a server.
+    type: list
+    elements: str
+    default: []
+    vars: [{name: cis_strict}]
   values:
     description: The user's value per tailorable rule.
     type: dict
@@ -67,12 +73,13 @@ RETURN = r"""
 _raw:
   description: >-
     For a topic, a list of C({rule, id, state, want}); state C(present) is to be written, C(keep)
-    stands outside this run's tags and its lines stay as they are. Whatever the module owns and
-    this list does not name, it removes. Without a topic, one dict
-    C({benchmark, level, profile, only, skip, entries}) where entries is a list of C({id, rule, ...}).
+    stands outside this run's tags and its lines stay as they are, C(absent) is not selected: what was
+    written for it is taken away. Whatever the module owns and this list does not name, it removes.
+    Without a topic, one dict C({benchmark, level, profile, only, skip, strict, entries}) where
+    entries is a list of C({id, rule, ...}).
 """
 
-SETTINGS = ("cis_benchmark", "cis_level", "cis_profile", "cis_only", "cis_skip", "cis_values")
+SETTINGS = ("cis_benchmark", "cis_level", "cis_profile", "cis_only", "cis_skip", "cis_strict", "cis_values")
 
 
 class LookupModule(LookupBase):
@@ -96,7 +103,7 @@ class LookupModule(LookupBase):
         skip_tags = variables.get("ansible_skip_tags", [])
         every = [entry for entry in names.entries(selection.benchmark) if entry.rule in topic]
         chosen = {entry.recommendation.id for entry in entries}
-        return [batch(every, chosen, selection, self.get_option("kind"), (run_tags, skip_tags))]
+        return [batch(topic, every, chosen, selection, self.get_option("kind"), (run_tags, skip_tags))]
 
     def _selection(self, variables: dict[str, Any]) -> catalogue.Selection:
         return catalogue.Selection(
@@ -105,31 +112,43 @@ class LookupModule(LookupBase):
             profile=self.get_option("profile"),
             only=tuple(str(name) for name in self.get_option("only")),
             skip=tuple(str(name) for name in self.get_option("skip")),
+            strict=tuple(str(name) for name in self.get_option("strict")),
             values=self.get_option("values"),
         )
 
 
 def batch(
+    topic: list[catalogue.Rule],
     entries: list[catalogue.Entry],
     chosen: set[str],
     selection: catalogue.Selection,
-    kind: str | None,
+    kind: str,
     tags: tuple[list[str], list[str]],
 ) -> list[dict[str, Any]]:
-    """The ``rules`` of one module call; one item per rule even where it answers two ids."""
-    items: dict[str, dict[str, Any]] = {}
+    """The ``rules`` of one module call, one item per rule of the topic that the kind may write for.
+
+    ``entries`` are those of the benchmark that the topic answers, ``chosen`` the ids that are selected.
+    """
+    items = {rule.slug: _item(rule, next(iter(rule.ids.values()))[0], "absent") for rule in topic if writes(rule, kind)}
     for entry in entries:
-        rule = entry.rule
-        if rule is None:
+        rule, id_ = entry.rule, entry.recommendation.id
+        if rule is None or rule.slug not in items or items[rule.slug]["state"] == "present":
             continue
-        item = {"rule": rule.slug, "id": entry.recommendation.id}
+        wanted = catalogue.tailored(rule, selection.profile_of(rule), selection.values)
         if not catalogue.runs(entry, *tags):
-            items.setdefault(rule.slug, {**item, "state": "keep"})
-            continue
-        writes = catalogue.tailored(rule, selection.profile, selection.values)
-        if entry.recommendation.id in chosen and kind in writes:
-            items[rule.slug] = {**item, "state": "present", "want": writes[kind]}
+            items[rule.slug] = _item(rule, id_, "keep")
+        elif id_ in chosen and kind in wanted:
+            items[rule.slug] = {**_item(rule, id_, "present"), "want": wanted[kind]}
     return list(items.values())
+
+
+def writes(rule: catalogue.Rule, kind: str) -> bool:
+    """Whether a kind may ever have written for a rule, under whatever profile."""
+    return kind in {**rule.require, **rule.set, **rule.eks.get("set", {})}
+
+
+def _item(rule: catalogue.Rule, id_: str, state: str) -> dict[str, Any]:
+    return {"rule": rule.slug, "id": id_, "state": state}
 
 
 def audit_plan(selection: catalogue.Selection, entries: list[catalogue.Entry]) -> dict[str, Any]:
@@ -140,7 +159,7 @@ def audit_plan(selection: catalogue.Selection, entries: list[catalogue.Entry]) -
         if entry.rule:
             item.update(rule=entry.rule.slug, require=dict(entry.rule.require), applies_if=dict(entry.rule.applies_if))
             item.update(manual=entry.rule.manual, collect=dict(entry.rule.collect))
-            if selection.profile == "eks" and "require" in entry.rule.eks:
+            if selection.profile_of(entry.rule) == "eks" and "require" in entry.rule.eks:
                 item["instead"] = dict(entry.rule.eks["require"])
         plan.append(item)
     return {
@@ -149,6 +168,7 @@ def audit_plan(selection: catalogue.Selection, entries: list[catalogue.Entry]) -
         "profile": selection.profile,
         "only": list(selection.only),
         "skip": list(selection.skip),
+        "strict": list(selection.strict),
         "entries": plan,
     }
 

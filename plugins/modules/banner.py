@@ -12,6 +12,10 @@ description:
   - Makes each path a regular file with the text. A symbolic link is replaced, and what it points to is left as it is.
   - A message of the day that update-motd keeps is left to it, unless it tells the system's name or release.
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description: Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want maps a path to its text.
     type: list
@@ -50,16 +54,45 @@ def is_left_to_update_motd(path: str) -> bool:
 
 
 def apply(batch: core.Batch) -> None:
+    for slug in batch.absent:
+        give_back(batch, slug)
     for rule in batch.present:
         for path, text in rule["want"].items():
             before, after = core.read(path), str(text).rstrip("\n") + "\n"
             if is_left_to_update_motd(path):
                 after = before
             elif os.path.islink(path):
+                batch.remember(rule["rule"], path, {"link": os.readlink(path)}, after)
                 replace_link(batch, path, after)
             else:
+                batch.remember(rule["rule"], path, before, after)
                 batch.write(path, after)
             batch.record(rule["rule"], {path: before}, {path: after})
+
+
+def give_back(batch: core.Batch, slug: str) -> None:
+    """The texts and links that stood where a rule that is no longer selected put its own."""
+    for path, (was, now) in batch.given_back(slug).items():
+        if os.path.islink(path) or core.read(path) != now:
+            continue
+        if isinstance(was, dict):
+            link_again(batch, path, was["link"])
+        else:
+            batch.write(path, was)
+        batch.record(slug, {path: now}, {path: was})
+    batch.forget(slug)
+
+
+def link_again(batch: core.Batch, path: str, target: str) -> None:
+    batch.changed_file(path, core.read(path), f"link to {target}\n")
+    if batch.module.check_mode:
+        return
+    temporary = f"{path}.cisdriver-new"
+    try:
+        os.symlink(target, temporary)
+        os.rename(temporary, path)
+    except OSError as error:
+        batch.fail(f"{path}: cannot be made a link to {target} again: {error.strerror}")
 
 
 def replace_link(batch: core.Batch, path: str, text: str) -> None:
@@ -67,6 +100,7 @@ def replace_link(batch: core.Batch, path: str, text: str) -> None:
     batch.changed_file(path, f"link to {os.readlink(path)}\n", text)
     if batch.module.check_mode:
         return
+    batch.store()
     temporary = f"{path}.cisdriver-new"
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -81,7 +115,7 @@ def replace_link(batch: core.Batch, path: str, text: str) -> None:
 
 
 def main() -> None:
-    batch = core.batch_module()
+    batch = core.batch_module("banner")
     apply(batch)
     batch.exit()
 

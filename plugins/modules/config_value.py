@@ -12,7 +12,12 @@ description:
   - Changes the lines of a key and no other. A key that is missing comes at the end of its section, a section that is
     missing at the end of the file.
   - Drop-ins below /etc that say otherwise are brought to the value, too.
+  - A rule that is no longer selected gets the values back that stood there, unless somebody has changed them since.
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description:
       - >-
@@ -45,6 +50,11 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
 
+#: Stands for any section where a rule asks for every line of a key.
+ANY = "*"
+#: Stands for the key of a section's header.
+HEADER = "["
+
 
 def settings(text: str) -> Iterator[Tuple[int, str, str, str]]:
     """``(index, section, key, value)`` of each line that sets something; a section's header has the key ``[``."""
@@ -53,7 +63,7 @@ def settings(text: str) -> Iterator[Tuple[int, str, str, str]]:
         stripped = line.strip()
         if stripped.startswith("["):
             section = stripped.strip("[]")
-            yield index, section, "[", ""
+            yield index, section, HEADER, ""
         elif "=" in stripped and stripped[0] not in "#;":
             key, _equals, value = stripped.partition("=")
             yield index, section, key.strip(), value.strip()
@@ -64,8 +74,12 @@ def changed_lines(text: str, section: Optional[str], key: str, value: str) -> st
     lines = text.splitlines(keepends=True)
     for index, in_section, name, found in settings(text):
         if name == key and section in (None, in_section) and found != value:
-            lines[index] = re.sub(r"(=\s*).*", lambda equals: equals[1] + value, lines[index].rstrip("\n")) + "\n"
+            lines[index] = assigned(lines[index], value)
     return "".join(lines)
+
+
+def assigned(line: str, value: str) -> str:
+    return re.sub(r"(=\s*).*", lambda equals: equals[1] + value, line.rstrip("\n")) + "\n"
 
 
 def with_line(text: str, section: str, key: str, value: str) -> str:
@@ -79,21 +93,55 @@ def with_line(text: str, section: str, key: str, value: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def without(text: str, section: str, key: str) -> str:
+    """The text without the lines of a key; a header stays where anything is set below it."""
+    lines = text.splitlines(keepends=True)
+    if key == HEADER and any(where == section and name != HEADER for _index, where, name, _value in settings(text)):
+        return text
+    dropped = {index for index, where, name, _value in settings(text) if (where, name) == (section, key)}
+    return "".join(line for index, line in enumerate(lines) if index not in dropped)
+
+
+def with_values(text: str, section: Optional[str], key: str, values: List[str]) -> str:
+    """The text with the lines of a key at ``values``, one each."""
+    lines = text.splitlines(keepends=True)
+    of_key = [index for index, where, name, _value in settings(text) if name == key and section in (None, where)]
+    for place, index in enumerate(of_key):
+        lines[index] = assigned(lines[index], values[place])
+    return "".join(lines)
+
+
+def give_back(batch: core.Batch, texts: Dict[str, str]) -> None:
+    """What rules that are no longer selected changed, where it still stands as they left it."""
+    for slug in batch.absent:
+        for name, (before, after) in sorted(batch.given_back(slug).items(), key=lambda item: item[0].endswith(HEADER)):
+            path, place, key = name.split("\t")
+            section = None if place == ANY else place
+            text = texts.setdefault(path, core.read(path))
+            if found(text, section, key) == after:
+                texts[path] = without(text, place, key) if not before else with_values(text, section, key, before)
+                batch.record(slug, {f"{path} {key}": after}, {f"{path} {key}": before})
+        batch.forget(slug)
+
+
 def apply(batch: core.Batch) -> None:
     texts: Dict[str, str] = {}
+    give_back(batch, texts)
     for rule in batch.present:
         batch.record(rule["rule"], {}, {})
         for item in rule["want"]:
             for path, section, wanted, needed in places(item):
                 text = texts.setdefault(path, core.read(path))
                 for key, value in wanted.items():
+                    if needed and section and not found(text, section, HEADER):
+                        batch.remember(rule["rule"], "\t".join((path, section, HEADER)), [], [""])
                     texts[path] = changed_lines(texts[path], section, key, str(value))
                     if needed and not found(texts[path], section, key):
                         texts[path] = with_line(texts[path], section or "", key, str(value))
-                    name = f"{path} {key}"
-                    batch.record(
-                        rule["rule"], {name: found(text, section, key)}, {name: found(texts[path], section, key)}
-                    )
+                    before, after = found(text, section, key), found(texts[path], section, key)
+                    batch.record(rule["rule"], {f"{path} {key}": before}, {f"{path} {key}": after})
+                    place = ANY if section is None else section
+                    batch.remember(rule["rule"], "\t".join((path, place, key)), before, after)
     for path, text in texts.items():
         batch.write(path, text)
 
@@ -119,7 +167,7 @@ def found(text: str, section: Optional[str], key: str) -> List[str]:
 
 
 def main() -> None:
-    batch = core.batch_module()
+    batch = core.batch_module("config_value")
     apply(batch)
     batch.exit()
 

@@ -12,7 +12,13 @@ description:
   - Takes permission bits away and never gives any; changes owner or group only where they are not accepted.
   - Follows a symbolic link at a plain path, and none that a glob or a walk comes across.
   - Passes over files that vanish meanwhile, and those that are not there.
+  - What a rule changed at a plain path comes back when it is no longer selected, unless somebody has changed it
+    since; in a walked tree it does not.
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description:
       - Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want is a list of items.
@@ -92,6 +98,8 @@ def every_group() -> List[grp.struct_group]:
 def apply(batch: core.Batch) -> None:
     """Rule after rule; ``seen`` lets one rule see what another did to the same object, in check mode too."""
     seen: Dict[str, State] = {}
+    for slug in batch.absent:
+        give_back(batch, slug, seen)
     for rule in batch.present:
         batch.record(rule["rule"], {}, {})
         for item in rule["want"]:
@@ -170,6 +178,11 @@ def tighten(
     after = wanted(batch, rule, item, path, before)
     if after == before:
         return
+    if "find" not in item:  # what lies in a tree comes and goes, and nobody set its modes by hand
+        for attribute in State._fields:
+            was, will = getattr(before, attribute), getattr(after, attribute)
+            batch.remember(rule["rule"], f"{path}\t{attribute}", was, will)
+        batch.store()
     if not batch.module.check_mode and not put(batch, rule, path, before, after):
         return
     seen[path] = after
@@ -221,6 +234,40 @@ def accepted(
     return ids[choices[0]]
 
 
+def give_back(batch: core.Batch, slug: str, seen: Dict[str, State]) -> None:
+    """Modes, owners and files as they were before a rule that is no longer selected."""
+    rule = {"rule": slug, "id": "deselected"}
+    for name, (was, now) in batch.given_back(slug).items():
+        path, _tab, attribute = name.partition("\t")
+        about = looked_at(path)
+        if attribute == "file":
+            give_back_file(batch, rule, path, was, about)
+        elif about is not None:
+            before = seen.get(path) or State(stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid)
+            after = before._replace(**{attribute: was})
+            if getattr(before, attribute) == now and (batch.module.check_mode or put(batch, rule, path, before, after)):
+                seen[path] = after
+                note(batch, rule, path, str(before), str(after))
+    batch.forget(slug)
+
+
+def give_back_file(
+    batch: core.Batch,
+    rule: Mapping[str, Any],
+    path: str,
+    was: Optional[Dict[str, Any]],
+    about: Optional[os.stat_result],
+) -> None:
+    """A file that was made goes, as long as nobody has written to it; one that was removed comes back."""
+    if was is None and about is not None and about.st_size == 0:
+        remove(batch, rule, path)
+    elif was is not None and about is None:
+        batch.write(path, was["text"], was["mode"])
+        if not batch.module.check_mode:
+            os.chown(path, was["uid"], was["gid"])
+        batch.record(rule["rule"], {path: "absent"}, {path: "present"})
+
+
 def put(batch: core.Batch, rule: Mapping[str, Any], path: str, before: State, after: State) -> bool:
     """Change the object itself, through a descriptor that follows no link. False when it has vanished."""
     try:
@@ -254,6 +301,8 @@ def create(
         return
     state = nearest(batch, rule, item, State(int(item["max_mode"], 8), os.geteuid(), os.getegid()))
     note(batch, rule, path, "absent", str(state))
+    batch.remember(rule["rule"], f"{path}\tfile", None, "made")
+    batch.store()
     if batch.module.check_mode:
         seen[path] = state
         return
@@ -268,6 +317,11 @@ def remove(batch: core.Batch, rule: Mapping[str, Any], path: str) -> None:
     if not os.path.lexists(path):
         return
     note(batch, rule, path, "present", "absent")
+    about = os.lstat(path)
+    if stat.S_ISREG(about.st_mode):
+        kept = {"mode": stat.S_IMODE(about.st_mode), "uid": about.st_uid, "gid": about.st_gid}
+        batch.remember(rule["rule"], f"{path}\tfile", {**kept, "text": core.read(path)}, None)
+        batch.store()
     if batch.module.check_mode:
         return
     try:
@@ -277,7 +331,7 @@ def remove(batch: core.Batch, rule: Mapping[str, Any], path: str) -> None:
 
 
 def main() -> None:
-    batch = core.batch_module()
+    batch = core.batch_module("file_mode")
     apply(batch)
     batch.exit()
 

@@ -11,6 +11,7 @@ short_description: Sets defaults for new accounts for a batch of rules
 description:
   - Edits /etc/login.defs in place, and INACTIVE in /etc/default/useradd. Only the line of a key changes.
   - A value that is stricter already stays.
+  - A rule that is no longer selected gets its lines back as they were, unless somebody has changed them since.
 options:
   login_defs:
     description: Where all keys but INACTIVE stand.
@@ -20,6 +21,10 @@ options:
     description: Where INACTIVE stands.
     type: path
     default: /etc/default/useradd
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description: Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want maps a key to its value.
     type: list
@@ -43,7 +48,7 @@ rules:
 import re
 from typing import Any, Optional
 
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, edits
 
 #: Keys that limit something, with the least value that limits it at all; a lower one is stricter.
 AT_MOST = {"PASS_MAX_DAYS": 1, "INACTIVE": 0}
@@ -82,12 +87,17 @@ def edited(text: str, key: str, value: str, equals: str) -> str:
 def apply(batch: core.Batch) -> None:
     files = {key: batch.module.params[key] for key in ("login_defs", "useradd")}
     texts = {path: core.read(path) for path in files.values()}
+    for slug in batch.absent:
+        for path in texts:
+            texts[path] = edits.give_back(batch, slug, path, texts[path])
+        batch.forget(slug)
     for rule in batch.present:
         for key, value in rule["want"].items():
             path, equals = (files["useradd"], "=") if key == "INACTIVE" else (files["login_defs"], "\t")
             present = current(texts[path], key)
             after = stricter(key, value, present)
-            texts[path] = edited(texts[path], key, after, equals)
+            before, texts[path] = texts[path], edited(texts[path], key, after, equals)
+            edits.remember(batch, rule["rule"], path, before, texts[path])
             batch.record(rule["rule"], {key: present}, {key: after})
     for path, text in texts.items():
         batch.write(path, text)
@@ -95,6 +105,7 @@ def apply(batch: core.Batch) -> None:
 
 def main() -> None:
     batch = core.batch_module(
+        "login_defs",
         login_defs={"type": "path", "default": "/etc/login.defs"},
         useradd={"type": "path", "default": "/etc/default/useradd"},
     )

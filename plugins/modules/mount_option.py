@@ -16,6 +16,10 @@ description:
   - What is neither mounted nor configured is left alone, and nothing is ever mounted or unmounted. A mask on a mount
     unit that a rule names is taken away for the next boot.
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description: >-
       Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want maps a path to options, or to
@@ -44,7 +48,7 @@ import os
 import re
 from typing import Any, Dict, List, Mapping, Tuple
 
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, runtime
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, edits, runtime
 
 FSTAB = "/etc/fstab"
 MOUNTINFO = "/proc/self/mountinfo"
@@ -216,11 +220,14 @@ def apply(batch: core.Batch) -> None:
     for rule in batch.present:  # one that waits for mounts of its own is answered for, too
         batch.record(rule["rule"], {}, {})
     old = new = core.read(FSTAB)
+    for slug in batch.absent:
+        new = edits.give_back(batch, slug, FSTAB, new)
     places = {path: Place(path, old, live) for _rule, path, _want in todo}
-    for _rule, path, want in todo:
+    for rule, path, want in todo:
         if places[path].in_fstab or path in API_MOUNTS:
             base = [word for word in live.get(path, API_MOUNTS.get(path, [])) if word in ("nosuid", "nodev", "noexec")]
-            new = fstab_with(new, path, want["options"], base)
+            before, new = new, fstab_with(new, path, want["options"], base)
+            edits.remember(batch, rule["rule"], FSTAB, before, new)
     texts = {dropin_path(path): core.read(dropin_path(path)) for path in places}
     texts.update({file: core.read(file) for file in glob.glob(f"{UNITS}/*.mount.d/{DROPIN}")})
     after = dict.fromkeys(texts, "")
@@ -232,7 +239,8 @@ def apply(batch: core.Batch) -> None:
     changed = batch.write(FSTAB, new)
     for file, text in after.items():
         changed = batch.write(file, text) or changed
-    changed = unmask(batch, [places[path] for _rule, path, want in todo if not want["options"]]) or changed
+    changed = masks_again(batch) or changed
+    changed = unmask(batch, [(rule, places[path]) for rule, path, want in todo if not want["options"]]) or changed
     if changed and runtime.manager_runs() and not batch.module.check_mode:
         runtime.run(batch.module, ["systemctl", "daemon-reload"])
     remount(batch, todo, live)
@@ -261,14 +269,30 @@ def record(batch: core.Batch, todo: Any, places: Dict[str, Place], old: Any, new
         batch.record(rule["rule"], before, then)
 
 
-def unmask(batch: core.Batch, places: List[Place]) -> bool:
+def unmask(batch: core.Batch, places: List[Tuple[Mapping[str, Any], Place]]) -> bool:
     """Take masks off the units of paths. The boot mounts them; nothing is mounted over what is in use."""
-    masks = [f"{UNITS}/{unit_name(place.path)}" for place in places if place.masked]
-    for link in masks:
+    masks = [(rule, f"{UNITS}/{unit_name(place.path)}") for rule, place in places if place.masked]
+    for rule, link in masks:
         batch.changed_file(link, "-> /dev/null\n", "")
+        batch.remember(rule["rule"], f"{link}\tmask", True, False)
+        batch.store()
         if not batch.module.check_mode:
             os.unlink(link)
     return bool(masks)
+
+
+def masks_again(batch: core.Batch) -> bool:
+    """Put back the masks that rules took off which are no longer selected, and forget these rules."""
+    links = []
+    for slug in batch.absent:
+        names = [name for name in batch.given_back(slug) if name.endswith("\tmask")]
+        links += [name.partition("\t")[0] for name in names if not os.path.lexists(name.partition("\t")[0])]
+        batch.forget(slug)
+    for link in links:
+        batch.changed_file(link, "", "-> /dev/null\n")
+        if not batch.module.check_mode:
+            os.symlink(os.devnull, link)
+    return bool(links)
 
 
 def remount(batch: core.Batch, todo: Any, live: Dict[str, List[str]]) -> None:
@@ -293,7 +317,7 @@ def remount(batch: core.Batch, todo: Any, live: Dict[str, List[str]]) -> None:
 
 
 def main() -> None:
-    batch = core.batch_module()
+    batch = core.batch_module("mount_option")
     apply(batch)
     batch.exit()
 

@@ -12,8 +12,13 @@ description:
   - Masks and disables units and stops them, sockets before what they start; enables and unmasks others.
   - A unit that is enabled is started too; where that fails a warning says so, for the boot decides.
   - Where no service manager runs only the links are made.
-  - Never undoes a mask or a disabled unit of a rule that is no longer selected, which an administrator may have made.
+  - Units of a rule that is no longer selected get the state at boot back that they had before, unless somebody has
+    changed it since. None is started or stopped for that.
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description: >-
       Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want maps C(masked), C(disabled),
@@ -47,6 +52,8 @@ VERBS: Dict[str, Tuple[Tuple[str, ...], str]] = {
     "enabled": (("enabled",), "enable"),
     "static": (("static",), "unmask"),
 }
+#: What brings a state back; others come by themselves once a mask is gone.
+UNDONE = {"enabled": "enable", "disabled": "disable", "masked": "mask"}
 STOPPED = ("masked", "disabled")
 RUNNING = ("active", "activating", "reloading")
 
@@ -97,6 +104,9 @@ def settle(batch: core.Batch, rule: Mapping[str, Any], wanted: str, unit: str, w
     after = described(state if state in met else wanted, False if wanted in STOPPED else None)
     batch.record(rule["rule"], {unit: before}, {unit: after})
     batch.changed_file(unit, before + "\n", after + "\n")
+    if state not in met:
+        batch.remember(rule["rule"], unit, state, wanted)
+        batch.store()
     if batch.module.check_mode:
         return
     if state not in met:
@@ -128,8 +138,24 @@ def must(batch: core.Batch, rule: Mapping[str, Any], verb: str, unit: str) -> No
         )
 
 
+def give_back(batch: core.Batch, slug: str) -> None:
+    """The state at boot that the units of a rule had before it."""
+    for unit, (was, now) in batch.given_back(slug).items():
+        if boot_state(batch, unit) != now:
+            continue
+        batch.record(slug, {unit: now}, {unit: was})
+        batch.changed_file(unit, now + "\n", was + "\n")
+        if batch.module.check_mode:
+            continue
+        for verb in (["unmask"] if now == "masked" else []) + ([UNDONE[was]] if was in UNDONE else []):
+            must(batch, {"rule": slug, "id": "deselected"}, verb, unit)
+    batch.forget(slug)
+
+
 def apply(batch: core.Batch) -> None:
     """Look at all units first: stopping one may stop others, which check mode would not see."""
+    for slug in batch.absent:
+        give_back(batch, slug)
     todo = []
     for rule in batch.present:
         batch.record(rule["rule"], {}, {})
@@ -140,7 +166,7 @@ def apply(batch: core.Batch) -> None:
 
 
 def main() -> None:
-    batch = core.batch_module()
+    batch = core.batch_module("service")
     apply(batch)
     batch.exit()
 

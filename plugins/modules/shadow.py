@@ -12,6 +12,10 @@ description:
   - Calls chage, which locks the files, for accounts that have a usable password and are not exempt.
   - A value that is stricter already stays.
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   exempt:
     description: Accounts to leave alone, such as break-glass accounts. The audit still shows them.
     type: list
@@ -90,14 +94,31 @@ def apply(batch: core.Batch) -> None:
     aged = accounts(core.read(SHADOW), batch.module.params["exempt"])
     refuse_to_expire(batch, aged, int(time.time() // 86400))
     for fields in aged:
-        arguments: Dict[str, str] = {}
+        arguments = given_back(batch, fields)
         for rule in batch.present:
             arguments.update(changes(batch, rule, fields))
+        batch.store()
         if arguments and not batch.module.check_mode:
             argv = ["chage", *(word for pair in arguments.items() for word in pair), fields[0]]
             code, _out, err = batch.module.run_command(argv)
             if code != 0:
                 batch.fail(f"{SHADOW}: cannot set the ageing of {fields[0]}: {err.strip()}")
+    for slug in batch.absent:
+        batch.forget(slug)
+
+
+def given_back(batch: core.Batch, fields: List[str]) -> Dict[str, str]:
+    """Options of chage by which an account gets back what rules that are no longer selected changed."""
+    arguments = {}
+    for slug in batch.absent:
+        for name, (was, now) in batch.given_back(slug).items():
+            account, _tab, setting = name.partition("\t")
+            field, option = SETTINGS[setting][:2]
+            if account == fields[0] and fields[field] == now:
+                arguments[option] = was or "-1"
+                batch.record(slug, {account: now}, {account: was})
+                batch.changed_file(f"{SHADOW}: {account}: {setting}", f"{now}\n", f"{was}\n")
+    return arguments
 
 
 def changes(batch: core.Batch, rule: Mapping[str, Any], fields: List[str]) -> Dict[str, str]:
@@ -106,6 +127,7 @@ def changes(batch: core.Batch, rule: Mapping[str, Any], fields: List[str]) -> Di
         field, option, least, higher = SETTINGS[setting]
         if not is_strict(fields[field], int(value), least, higher):
             arguments[option] = str(value)
+            batch.remember(rule["rule"], f"{fields[0]}\t{setting}", fields[field], str(value))
             batch.record(rule["rule"], {fields[0]: fields[field]}, {fields[0]: str(value)})
             name = f"{SHADOW}: {fields[0]}: {setting}"
             batch.changed_file(name, f"{fields[field]}\n", f"{value}\n")
@@ -113,7 +135,7 @@ def changes(batch: core.Batch, rule: Mapping[str, Any], fields: List[str]) -> Di
 
 
 def main() -> None:
-    batch = core.batch_module(exempt={"type": "list", "elements": "str", "default": []})
+    batch = core.batch_module("shadow", exempt={"type": "list", "elements": "str", "default": []})
     apply(batch)
     batch.exit()
 

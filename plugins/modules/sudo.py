@@ -27,6 +27,10 @@ options:
     description: The configuration for logrotate that goes with C(logfile).
     type: path
     default: /etc/logrotate.d/cis-sudo
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description:
       - >-
@@ -56,7 +60,7 @@ import shutil
 import tempfile
 from typing import Any, Dict, List, Mapping
 
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, edits
 
 INCLUDEDIR = re.compile(r"(?m)^\s*[@#]includedir\s+(\S+)\s*$")
 #: A line that is no comment.
@@ -91,13 +95,17 @@ def lowest_timeout(value: float, others: Mapping[str, str]) -> str:
     return f"{value:g}"
 
 
-def corrected(text: str, rules: List[Dict[str, Any]]) -> str:
-    """A file of somebody else's without what a rule forbids wherever it stands."""
-    for rule in rules:
+def corrected(batch: core.Batch, path: str, text: str) -> str:
+    """A file of somebody else's without what a rule forbids wherever it stands, and as it was where none does."""
+    for slug in batch.absent:
+        text = edits.give_back(batch, slug, path, text)
+    for rule in batch.present:
+        before = text
         if rule["want"].get("authenticate"):
             text = COMMANDS.sub(lambda line: re.sub(r"!\s*authenticate\b", "authenticate", line[0]), text)
         if "timestamp_timeout" in rule["want"]:
             text = without_long_timeout(text, float(rule["want"]["timestamp_timeout"]))
+        edits.remember(batch, rule["rule"], path, before, text)
     return text
 
 
@@ -117,7 +125,7 @@ def desired(batch: core.Batch) -> Dict[str, str]:
     path, main, rotation = (batch.module.params[name] for name in ("path", "main", "rotation"))
     others = {name: core.read(name) for name in included(main, path)}
     owned = core.dropin(core.read(path), batch.present, batch.keep, lambda rule: lines_of(rule, others))
-    texts = {name: corrected(text, batch.present) for name, text in others.items()}
+    texts = {name: corrected(batch, name, text) for name, text in others.items()}
     directories = [found.rstrip("/") for found in INCLUDEDIR.findall(texts[main])]
     if owned and os.path.dirname(path) not in directories:
         texts[main] = texts[main].rstrip("\n") + f"\n#includedir {os.path.dirname(path)}\n"
@@ -221,6 +229,8 @@ def apply(batch: core.Batch) -> None:
     check_not_shut_out(batch, before, texts)
     for path, text in texts.items():
         batch.write(path, text, mode=0o644 if path == params["rotation"] else 0o440)
+    for slug in batch.absent:
+        batch.forget(slug)
     batch.restrict(params["path"], 0o440)
     for rule in batch.present:
         lines = {path: (mentions(rule, before[path]), mentions(rule, texts[path])) for path in texts}
@@ -236,6 +246,7 @@ def mentions(rule: Mapping[str, Any], text: str) -> List[str]:
 
 def main() -> None:
     batch = core.batch_module(
+        "sudo",
         path={"type": "path", "default": "/etc/sudoers.d/zz-cis"},
         main={"type": "path", "default": "/etc/sudoers"},
         rotation={"type": "path", "default": "/etc/logrotate.d/cis-sudo"},

@@ -95,7 +95,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run is about. ``only`` and ``skip`` hold ids, slugs, topics or roles."""
+    """What a run is about. ``only`` and ``skip`` hold ids, slugs, topics or roles, ``strict`` ids or slugs."""
 
     benchmark: str
     level: int = 1
@@ -103,6 +103,12 @@ class Selection:
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
+    strict: tuple[str, ...] = ()
+
+    def profile_of(self, rule: Rule) -> str:
+        """The profile by which a rule is treated: ``server`` where its EKS verdict is not wanted."""
+        names = {rule.slug, *rule.ids.get(self.benchmark, ())}
+        return "server" if names & set(self.strict) else self.profile
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,11 @@ class Catalogue:
         """Everything that ``only`` and ``skip`` may hold."""
         return set().union(*(entry.names for entry in self.entries(benchmark)))
 
+    def with_eks_verdict(self) -> set[str]:
+        """Everything that ``strict`` may hold: slugs and ids of rules that EKS excepts or adapts."""
+        rules = [rule for rule in self.rules.values() if rule.eks]
+        return {name for rule in rules for name in (rule.slug, *(id_ for ids in rule.ids.values() for id_ in ids))}
+
     def select(self, selection: Selection) -> list[Entry]:
         """Entries a selection asks for. Raises CatalogueError naming what is unknown."""
         self._check(selection)
@@ -196,6 +207,12 @@ class Catalogue:
             if name not in known:
                 raise CatalogueError(
                     f"{selection.benchmark} has no rule, id, topic or section {name!r};"
+                    " `cisdriver rules list` shows them"
+                )
+        for name in selection.strict:
+            if name not in self.with_eks_verdict():
+                raise CatalogueError(
+                    f"cis_strict: expected the id or slug of a rule with an EKS verdict, found {name!r};"
                     " `cisdriver rules list` shows them"
                 )
         for slug, value in selection.values.items():

@@ -31,7 +31,7 @@ def document(
     ``{name, os, kernel, started, seconds}``, ``source`` is ``{name, version}``. Raises
     CatalogueError when a rule of the selection has no finding.
     """
-    results = [_result(entry, selection.profile, findings) for entry in catalogue.load().select(selection)]
+    results = [_result(entry, selection, findings) for entry in catalogue.load().select(selection)]
     return {
         "version": VERSION,
         "source": dict(source),
@@ -44,7 +44,9 @@ def document(
     }
 
 
-def _result(entry: catalogue.Entry, profile: str, findings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _result(
+    entry: catalogue.Entry, selection: catalogue.Selection, findings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     asked = entry.recommendation
     result: dict[str, Any] = {
         "id": asked.id,
@@ -61,7 +63,7 @@ def _result(entry: catalogue.Entry, profile: str, findings: Mapping[str, Mapping
         raise catalogue.CatalogueError(f"rule {entry.rule.slug} ({asked.id}): the audit has no finding for it")
     result.update({key: finding[key] for key in ("status", "reason", "evidence")})
     if result["status"] == "fail":
-        result["accepted"] = _accepted(entry.rule, profile, finding.get("instead"))
+        result["accepted"] = _accepted(entry.rule, selection.profile_of(entry.rule), finding.get("instead"))
     return result
 
 

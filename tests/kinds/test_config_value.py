@@ -71,3 +71,46 @@ def test_nothing_is_made_for_a_program_that_is_not_there(tmp_path: Path) -> None
     item = {"path": f"{tmp_path}/audit/auditd.conf", "values": {"log_group": "root"}}
     assert not settles(config_value.apply, [rule("r", "5.2.4.3", [item])])["changed"]
     assert not (tmp_path / "audit").exists()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "[Coredump]\n#Storage=external\n",
+        "[Coredump]\nStorage = external\n# a comment\nOther=1\n",
+        "[Other]\nStorage=x\n",
+        None,
+    ],
+)
+def test_a_rule_that_is_no_longer_selected_leaves_the_file_as_it_was(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "a.conf"
+    if before is not None:
+        path.write_text(before)
+    item = {"path": str(path), "section": "Coredump", "values": {"Storage": "none"}}
+    memory = tmp_path / "memory"
+    settles(config_value.apply, [rule("r", "1.5.3", [item])], memory=memory)
+    assert "Storage=none" in path.read_text().replace(" ", "")
+    settles(config_value.apply, [rule("r", "1.5.3", state="absent")], memory=memory)
+    assert (path.read_text() if path.exists() else None) == before
+    assert list(memory.iterdir()) == []
+
+
+def test_what_an_administrator_changed_since_is_not_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("[Coredump]\nStorage=external\n")
+    item = {"path": str(path), "section": "Coredump", "values": {"Storage": "none"}}
+    memory = tmp_path / "memory"
+    settles(config_value.apply, [rule("r", "1.5.3", [item])], memory=memory)
+    path.write_text("[Coredump]\nStorage=journal\n")
+    assert not settles(config_value.apply, [rule("r", "1.5.3", state="absent")], memory=memory)["changed"]
+
+
+def test_a_rule_outside_of_the_tags_keeps_its_value_and_its_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.conf"
+    path.write_text("[Coredump]\nStorage=external\n")
+    item = {"path": str(path), "section": "Coredump", "values": {"Storage": "none"}}
+    memory = tmp_path / "memory"
+    settles(config_value.apply, [rule("r", "1.5.3", [item])], memory=memory)
+    settles(config_value.apply, [rule("r", "1.5.3", state="keep")], memory=memory)
+    assert "Storage=none" in path.read_text()
+    assert len(list(memory.iterdir())) == 1

@@ -187,7 +187,14 @@ def test_pruned_trees_are_left_alone(tmp_path: Path) -> None:
 
 def test_what_vanishes_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = file(tmp_path / "a", 0o666)
-    monkeypatch.setattr(file_mode.os, "open", lambda *_args: (_ for _ in ()).throw(FileNotFoundError(2, "gone")))
+    real = file_mode.os.open
+
+    def gone(name: str, *more: object, **named: object) -> int:
+        if name == str(path):
+            raise FileNotFoundError(2, "gone")
+        return real(name, *more, **named)
+
+    monkeypatch.setattr(file_mode.os, "open", gone)
     assert not applied(file_mode.apply, want(path))["changed"]
 
 

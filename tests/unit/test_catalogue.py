@@ -85,6 +85,7 @@ def test_an_excepted_rule_writes_nothing_for_eks_and_its_predicate_for_a_server(
         (catalogue.Selection(AL2023, profile="desktop"), "unknown profile 'desktop'"),
         (catalogue.Selection(AL2023, only=("9.9.9",)), "no rule, id, topic or section '9.9.9'"),
         (catalogue.Selection(AL2023, skip=("sendredirects",)), "'sendredirects'"),
+        (catalogue.Selection(AL2023, strict=("send_redirects_disabled",)), "with an EKS verdict"),
         (catalogue.Selection(AL2023, values={"nonesuch": 1}), "unknown rule 'nonesuch'"),
         (catalogue.Selection(AL2023, values={"send_redirects_disabled": 1}), "takes no value"),
     ],

@@ -48,6 +48,7 @@ def group(*options: Callable[[Function], Function]) -> Callable[[Function], Func
 
 
 _ids = Name("ids", "rules", "topics", "sections")
+_own = Name("ids", "rules")
 _tags = Name("ids", "rules", "topics", "sections", "levels")
 
 selection: Callable[[Any], Any] = group(
@@ -56,6 +57,7 @@ selection: Callable[[Any], Any] = group(
     click.option("--benchmark", type=Name("benchmarks"), help="Benchmark, by default the one for the node's system."),
     click.option("--only", multiple=True, type=_ids, help="Nothing but this id, rule, topic or section. Repeatable."),
     click.option("--skip", multiple=True, type=_ids, help="All but this id, rule, topic or section. Repeatable."),
+    click.option("--strict", multiple=True, type=_own, help="This id or rule as on a server, without EKS's exception."),
     click.option("--value", "values", multiple=True, metavar="RULE=VALUE", help="Your value for a rule. Repeatable."),
 )
 

@@ -6,6 +6,7 @@ Never imports ``probe``: the audit must not share code with the hand that harden
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from typing import Any, Callable, Container, Dict, Iterable, List, Mapping, Optional, Tuple
@@ -22,22 +23,31 @@ RULES_ARGUMENT: Dict[str, Any] = {
     "options": {
         "rule": {"type": "str", "required": True},
         "id": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["present", "keep"], "default": "present"},
+        "state": {"type": "str", "choices": ["present", "keep", "absent"], "default": "present"},
         "want": {"type": "raw"},
     },
 }
 
 
+#: Where a module keeps what stood in files of others before it changed them.
+MEMORY = "/var/lib/cisdriver"
+
+
 class Batch:
     """One pass over the rules of one module call, and the answer it gives.
 
-    ``present`` are the rules to bring about, ``keep`` the slugs outside this run's tags.
+    ``present`` are the rules to bring about, ``keep`` the slugs outside this run's tags, ``absent`` the slugs of which
+    whatever this module once wrote is to be taken away, and nothing else.
     """
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, memory: str = "") -> None:
         self.module = module
         self.present: List[Dict[str, Any]] = [r for r in module.params["rules"] if r["state"] == "present"]
         self.keep = {r["rule"] for r in module.params["rules"] if r["state"] == "keep"}
+        self.absent = [r["rule"] for r in module.params["rules"] if r["state"] == "absent"]
+        self._memory_path = os.path.join(module.params["memory"], memory + ".json") if memory else ""
+        self._memory: Dict[str, Dict[str, Tuple[Any, Any]]] = self._remembered()
+        self._memory_stale = False
         self._rules: Dict[str, Dict[str, Any]] = {}
         self._diffs: List[Dict[str, str]] = []
         self._changed = False
@@ -46,6 +56,62 @@ class Batch:
                 module.fail_json(
                     msg=f"rule {rule['rule']} ({rule['id']}): expected a mapping or list, found {rule['want']!r}"
                 )
+
+    def remember(self, rule: str, object_: str, before: Any, after: Any) -> None:
+        """Note what a rule changes in something that is not ours, so that it can be given back.
+
+        ``before`` and ``after`` are JSON values, None where there was or will be nothing. Call it before the change is
+        made: write() stores it first. What stood there before the first change is kept through later ones.
+        """
+        known = self._memory.get(rule, {}).get(object_)
+        if known is None and before == after:
+            return
+        entry = (known[0] if known else before, after)
+        if entry != known:
+            self._memory.setdefault(rule, {})[object_] = entry
+            self._memory_stale = True
+
+    def given_back(self, rule: str) -> Dict[str, Tuple[Any, Any]]:
+        """What a rule changed: object to ``(before, after)``.
+
+        The caller puts ``before`` where it still finds ``after``; anything else an administrator has put there since.
+        """
+        return dict(self._memory.get(rule, {}))
+
+    def forget(self, rule: str, object_: Optional[str] = None) -> None:
+        """Drop the memory of a rule, or of one object of it."""
+        if object_ is None:
+            self._memory_stale |= self._memory.pop(rule, None) is not None
+        elif self._memory.get(rule, {}).pop(object_, None) is not None:
+            self._memory_stale = True
+            if not self._memory[rule]:
+                del self._memory[rule]
+
+    def _remembered(self) -> Dict[str, Dict[str, Tuple[Any, Any]]]:
+        text = read(self._memory_path) if self._memory_path else ""
+        try:
+            found = json.loads(text) if text else {}
+            return {rule: {name: (was, now) for name, (was, now) in of.items()} for rule, of in found.items()}
+        except (ValueError, AttributeError, TypeError) as error:
+            self.module.fail_json(
+                msg=f"{self._memory_path}: expected JSON as this module writes it, found something else ({error});"
+                " nothing was changed. Move the file away: what was changed before can then not be given back"
+            )
+            return {}
+
+    def store(self) -> None:
+        """Write the memory down. write() and exit() do; a module that changes more than files does so before."""
+        if not self._memory_stale or self.module.check_mode:
+            return
+        self._memory_stale = False
+        try:
+            if self._memory:
+                os.makedirs(os.path.dirname(self._memory_path), mode=0o700, exist_ok=True)
+                self._put(self._memory_path, json.dumps(self._memory, indent=1, sort_keys=True) + "\n", 0o600, None)
+            elif os.path.exists(self._memory_path):
+                os.unlink(self._memory_path)
+        except OSError as error:
+            self.fail(f"{self._memory_path}: cannot be written, so nothing is changed: {error.strerror}")
 
     def record(self, rule: str, before: Any, after: Any) -> None:
         """Note what one rule found and left. Called again for the same rule, it adds."""
@@ -73,6 +139,7 @@ class Batch:
         self.changed_file(path, before, after)
         if self.module.check_mode:
             return True
+        self.store()
         try:
             if after:
                 self._put(path, after, mode, validate)
@@ -120,12 +187,19 @@ class Batch:
         self.module.fail_json(msg=message, rules=self._rules)
 
     def exit(self) -> None:
+        self.store()
         self.module.exit_json(changed=self._changed, diff=self._diffs, rules=self._rules)
 
 
-def batch_module(**arguments: Any) -> Batch:
-    """The module of one kind: ``rules`` plus what the kind needs besides; check mode always."""
-    return Batch(AnsibleModule(argument_spec={"rules": RULES_ARGUMENT, **arguments}, supports_check_mode=True))
+def batch_module(memory: str = "", **arguments: Any) -> Batch:
+    """The module of one kind: ``rules`` plus what the kind needs besides; check mode always.
+
+    ``memory`` is the kind's name where the module changes what is not ours: its option ``memory`` is the directory.
+    """
+    spec = {"rules": RULES_ARGUMENT, **arguments}
+    if memory:
+        spec["memory"] = {"type": "path", "default": MEMORY}
+    return Batch(AnsibleModule(argument_spec=spec, supports_check_mode=True), memory)
 
 
 def read(path: str) -> str:
