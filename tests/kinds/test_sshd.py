@@ -82,6 +82,8 @@ POLICY = {"crypto_policy": "inherited"}
         ("drop_in_read_first_pass", {OURS: "PermitRootLogin no\n"}, ROOT, "pass"),
         ("keyword_in_any_case_pass", {OURS: "permitrootlogin NO\n"}, ROOT, "pass"),
         ("stricter_number_pass", {OURS: "MaxAuthTries 3\n"}, TRIES, "pass"),
+        ("a_default_that_no_line_states_fail", {}, {"LogLevel": {"in": ["INFO", "VERBOSE"]}}, "fail"),
+        ("stated_under_a_match_alone_fail", {OURS: "Match User a\nLogLevel INFO\n"}, {"LogLevel": "INFO"}, "fail"),
         (
             "later_line_agrees_pass",
             {OURS: "MaxAuthTries 4\n", "/etc/ssh/sshd_config.d/90.conf": "MaxAuthTries 2\n"},

@@ -3,7 +3,7 @@
 
 sshd takes the first value of a keyword, reads ``Include`` where it stands, and lets a ``Match`` block override
 for some connections (``man 5 sshd_config``). Options on the command line of sshd.service beat every file, so
-``sshd -T`` is asked with them.
+``sshd -T`` is asked with them. A value that no line states does not count, as CIS's own kit has it.
 
 Two names in a spec are no keywords: ``access_lists`` counts those of ACCESS_LISTS that are not empty, and
 ``crypto_policy: inherited`` means that ``/etc/sysconfig/sshd`` does not opt out of the system's policy.
@@ -60,6 +60,9 @@ def _keyword(
     value = " ".join(effective.get(keyword, ())) or None
     source = next((line.source for line in lines if line.keyword == keyword and _seconds(*line[:2]) == value), None)
     yield core.evidence(f"{name} (sshd -T)", predicate, value, core.holds(wanted, value), source)
+    if core.holds(wanted, value) and not any(line.keyword == keyword and not line.match for line in lines):
+        expected = f"{name} {value}, stated: a default is the package's to change"
+        yield core.evidence(f"{name} (line)", expected, None, False, MAIN)
     for line in lines:
         if line.keyword == keyword and not core.holds(wanted, _seconds(keyword, line.value)):
             under = f"{name} (under {line.match})" if line.match else f"{name} (line)"
