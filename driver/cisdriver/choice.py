@@ -67,7 +67,7 @@ def _check_names(settings: Settings, names: collection.catalogue.Catalogue, benc
         for name in given:
             if name not in allowed:
                 raise UsageError(
-                    f"{flag}: {' and '.join(benchmarks)} has no rule, id, topic or section {name!r}"
+                    f"{flag}: no rule, id, topic or section {name!r} in {' or '.join(benchmarks)}"
                     f"{suggest(name, allowed)}",
                     _REMEDY,
                 )

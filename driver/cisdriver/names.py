@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -116,8 +118,14 @@ def _asked(asked: collection.catalogue.Recommendation) -> dict[str, Any]:
     return {"id": asked.id, "title": asked.title, "level": asked.level, "assessment": asked.assessment}
 
 
+_PLACES = ("path", "dropin", "dest", "file", "login_defs")
+
+
 def files(rule: collection.catalogue.Rule) -> dict[str, str]:
-    """``{"sysctl": "/etc/sysctl.d/..."}``: the file each kind of a topic writes, read from the topic's own tasks."""
+    """``{"sysctl": "/etc/sysctl.d/..."}``: the file each kind of a topic writes, from the topic's tasks.
+
+    Where a task names none, it is the module's own default.
+    """
     path = collection.ROOT / "roles" / rule.role / "tasks" / f"{rule.topic}.yml"
     found: dict[str, str] = {}
     if not path.exists():
@@ -126,10 +134,22 @@ def files(rule: collection.catalogue.Rule) -> dict[str, str]:
         for module, arguments in task.items():
             if not str(module).startswith(f"{collection.NAME}.") or not isinstance(arguments, dict):
                 continue
-            targets = [str(arguments[key]) for key in ("path", "dropin", "dest", "file") if key in arguments]
+            kind = module.rpartition(".")[2]
+            options = {**_defaults(kind), **arguments}
+            targets = [str(options[key]) for key in _PLACES if key in options]
             if targets and "{{" not in targets[0]:
-                found[module.rpartition(".")[2]] = targets[0]
+                found[kind] = targets[0]
     return found
+
+
+@functools.cache
+def _defaults(kind: str) -> dict[str, Any]:
+    """Options of a module that have a default, from its documentation."""
+    path = collection.ROOT / "plugins" / "modules" / f"{kind}.py"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    found = re.search(r'^DOCUMENTATION = r"""\n(.*?)^"""', text, re.M | re.S)
+    options = yaml.safe_load(found[1])["options"] if found else {}
+    return {name: option["default"] for name, option in options.items() if "default" in option}
 
 
 def _tasks(tasks: Any) -> Iterable[dict[str, Any]]:

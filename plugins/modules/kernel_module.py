@@ -151,13 +151,13 @@ def unloads(batch: core.Batch, rule: str, name: str, uses: int) -> bool:
     if uses:
         batch.module.warn(f"rule {rule}: {name} is in use and stays loaded until the next boot")
         return False
+    if not batch.module.check_mode:
+        rc, _out, err = runtime.run(batch.module, ["modprobe", "-r", name])
+        if rc:
+            batch.module.warn(f"rule {rule}: {name} stays loaded until the next boot: {err.strip()}")
+            return False
     batch.changed_file(PROC_MODULES, f"{name}\n", "")
-    if batch.module.check_mode:
-        return True
-    rc, _out, err = runtime.run(batch.module, ["modprobe", "-r", name])
-    if rc:
-        batch.module.warn(f"rule {rule}: {name} stays loaded until the next boot: {err.strip()}")
-    return rc == 0
+    return True
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def test_a_pair_needs_its_equals_sign() -> None:
     ("flags", "message"),
     [
         ({"benchmark": "al1984-1.0.0"}, "unknown benchmark 'al1984-1.0.0'"),
-        ({"only": ("9.9.9",)}, "--only: .* has no rule, id, topic or section '9.9.9'"),
+        ({"only": ("9.9.9",)}, "--only: no rule, id, topic or section '9.9.9' in"),
         ({"skip": ("ip_forwarding_disable",)}, "did you mean 'ip_forwarding_disabled'"),
         ({"tags": ("3.2.x",)}, "--tags: .*'3.2.x'"),
         ({"skip_tags": ("level3",)}, "--skip-tags: .*'level3'"),
