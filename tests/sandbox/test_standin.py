@@ -326,10 +326,10 @@ def test_joining_goes_through_the_umask(stock_node: nodes.Node) -> None:
 
 def test_audit_rules_are_kept_and_locked(stock_node: nodes.Node) -> None:
     assert stock_node.exec("auditctl -l").stdout == "-a never,task\n"
-    rules = "-D\n-w /etc/group -p wa -k identity\n-a always,exit -F arch=b64 -S stime,adjtimex -k time\n-e 2\n"
+    rules = "-D\n-w /etc/group -p wa -k identity\n-a always,exit -F arch=b64 -S settimeofday,adjtimex -k time\n-e 2\n"
     stock_node.put("/etc/audit/rules.d/audit.rules", rules, 0o600)
     stock_node.exec("augenrules --load", check=True)
-    listed = "-w /etc/group -p wa -k identity\n-a always,exit -F arch=b64 -S adjtimex,stime -F key=time\n"
+    listed = "-w /etc/group -p wa -k identity\n-a always,exit -F arch=b64 -S adjtimex,settimeofday -F key=time\n"
     assert stock_node.exec("auditctl -l").stdout == listed
     assert stock_node.exec("auditctl -w /etc/hosts -p wa").returncode
     assert stock_node.exec("systemctl restart auditd").returncode

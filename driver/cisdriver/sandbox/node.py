@@ -17,11 +17,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from cisdriver.sandbox import standin
+from cisdriver.sandbox import volumes as disks
 from cisdriver.sandbox.standin import StandinError, podman
 
 LABEL = "io.cisdriver.standin"
@@ -39,6 +40,8 @@ class Node:
     ssh_key: str
     ssh_host: str = "127.0.0.1"
     ssh_user: str = USER
+    #: The files behind its disks, beside the root volume; they go with the node.
+    volumes: list[Path] = field(default_factory=list)
 
     def __enter__(self) -> Node:
         return self
@@ -145,8 +148,9 @@ class Node:
         self.wait_ssh()
 
     def remove(self) -> None:
-        """Terminate the instance: container and key are gone. Removing twice is no error."""
+        """Terminate the instance: container, volumes and key are gone. Removing twice is no error."""
         podman("rm", "-f", "-t", "0", self.name, check=False)
+        disks.remove(self.volumes)
         if self.ssh_key and (own := Path(self.ssh_key).parent).name.startswith("cisdriver-node-"):
             shutil.rmtree(own, ignore_errors=True)
 
@@ -197,12 +201,14 @@ def start(
     labels: dict[str, str] | None = None,
     authorized_key: str = "",
     user_data: str = "",
+    volumes: disks.Wanted | None = None,
 ) -> Node:
     """Start a node and return it while it boots; Node.wait_ssh() waits for the rest.
 
     image: a reference, or "ami" or "node" (the default) for the stock image of that state, built when missing. restart:
     whether it comes back from a reboot. authorized_key: a public key to let in; without it the node gets a key pair of
-    its own. user_data: as for an EC2 instance; a NodeConfig in it makes the node join at boot. Raises StandinError.
+    its own. user_data: as for an EC2 instance; a NodeConfig in it makes the node join at boot. volumes: further disks,
+    {"/dev/xvdb": 50} in GiB, or the file to copy. Raises StandinError.
     """
     reference = standin.build(state=image or "node") if image in (None, *standin.STATES) else str(image)
     key = "" if authorized_key else _make_key(name)
@@ -217,9 +223,12 @@ def start(
     command += [*standin.PODMAN_RUN, "--dns=none", f"--publish=127.0.0.1:{port}:22"]
     command += [f"--restart={'on-failure' if restart else 'no'}"]
     command += [f"--env={key}={value}" for key, value in environment.items()]
-    all_labels = {LABEL: json.dumps({"port": port, "key": key}), **(labels or {})}
+    files = disks.create(volumes or {})
+    command += disks.mounts(files)
+    facts = {"port": port, "key": key, "volumes": [str(file) for file in files]}
+    all_labels = {LABEL: json.dumps(facts), **(labels or {})}
     command += [f"--label={key}={value}" for key, value in all_labels.items()]
-    node = Node(name=name, image=reference, ssh_port=port, ssh_key=key)
+    node = Node(name=name, image=reference, ssh_port=port, ssh_key=key, volumes=files)
     try:
         podman(*command, reference)
         _wait_for_walls(node)
@@ -248,7 +257,8 @@ def find(name: str) -> Node:
         raise StandinError(f"node {name}: not found; `python -m cisdriver.sandbox.node list` names those there are")
     label, _, image = done.stdout.strip().rpartition("|")
     facts = json.loads(label)
-    return Node(name=name, image=image, ssh_port=facts["port"], ssh_key=facts["key"])
+    files = [Path(file) for file in facts.get("volumes", [])]
+    return Node(name=name, image=image, ssh_port=facts["port"], ssh_key=facts["key"], volumes=files)
 
 
 def names(run_id: str = "") -> list[str]:
@@ -288,6 +298,7 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("build", help="build the image").add_argument("--state", choices=standin.STATES, default="node")
     starting = verbs.add_parser("start", help="start a node, wait for ssh and print its inventory")
     starting.add_argument("--image", help="ami, node (the default) or an image reference")
+    starting.add_argument("--volume", action="append", default=[], metavar="DEVICE=GIB", help="a further disk")
     starting.add_argument("--no-restart", action="store_true", help="let a reboot never come back")
     starting.add_argument("name")
     for verb, text in (("stop", "stop a node"), ("remove", "remove a node"), ("inventory", "print its inventory")):
@@ -309,7 +320,8 @@ def _run_verb(options: argparse.Namespace) -> int:
     if options.verb == "build":
         print(standin.build(state=options.state))
     elif options.verb == "start":
-        node = start(options.name, options.image, restart=not options.no_restart)
+        volumes = {device: int(size) for device, _, size in (one.partition("=") for one in options.volume)}
+        node = start(options.name, options.image, restart=not options.no_restart, volumes=volumes)
         node.wait_ssh()
         print(node.inventory(), end="")
     elif options.verb == "list":

@@ -15,7 +15,7 @@ packages=(
     nftables iptables ipset conntrack ipvsadm chrony auditd logrotate rpcbind nfs-common nfs-kernel-server gssproxy
     containerd runc python3 python3-selinux python3-rpm python3-dnf python3-yaml rpm dnf dnf-plugins-core createrepo-c gnupg
     kmod procps iproute2 iputils-ping net-tools hostname psmisc less jq file ethtool socat unzip wget curl xz-utils zstd
-    libuser selinux-utils policycoreutils grub-common openssl ca-certificates e2fsprogs xfsprogs
+    libuser selinux-utils policycoreutils grub-common openssl ca-certificates e2fsprogs xfsprogs fdisk
     libutempter0 bsdextrautils diffutils findutils util-linux
     libmhash2 libestr0 libfastjson4 liblognorm5 libmicrohttpd12
 )

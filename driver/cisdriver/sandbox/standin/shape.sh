@@ -39,10 +39,11 @@ lay_tree() {
     chmod 755 /usr/bin/{kubelet,nodeadm,nodeadm-internal,imds,vercmp,set-kernel-arg,setup-local-disks,cache-pause-container} \
         /usr/bin/{ebs-initialize,set-nvidia-clocks,nerdctl,aws,cloud-init,soci-snapshotter-grpc,grubby} /usr/sbin/service /usr/libexec/initscripts/legacy-actions/auditd/*
     chmod 644 $lib/*.toml $lib/kernel-defaults
-    chmod 600 /etc/ssh/sshd_config /etc/ssh/sshd_config.d/* /etc/sysconfig/sshd /etc/audit/rules.d/audit.rules /etc/default/grub
+    chmod 600 /etc/ssh/sshd_config /etc/ssh/sshd_config.d/* /etc/sysconfig/{sshd,nftables.conf} /etc/audit/rules.d/audit.rules /etc/default/grub
     chmod 440 /etc/sudoers /etc/sudoers.d/*
     chmod 750 /etc/sudoers.d /etc/audit /etc/audit/rules.d
     chmod 640 /etc/audit/auditd.conf /etc/libaudit.conf
+    mkdir -p -m 700 /etc/nftables
     chmod 700 /boot/grub2 /boot/loader/entries /boot/efi
     chmod 600 /boot/grub2/grub.cfg
 }
@@ -86,7 +87,7 @@ lay_links() {
 put_shims() {
     local name
     mkdir -p $lib/real
-    for name in sbin/chronyd bin/containerd sbin/auditd sbin/auditctl sbin/lsmod lib/systemd/systemd-sysctl; do
+    for name in sbin/chronyd bin/containerd bin/partx sbin/auditd sbin/auditctl bin/kmod lib/systemd/systemd-sysctl; do
         mv /usr/$name $lib/real/
         mv $lib/"$(basename $name)" /usr/$name
     done
