@@ -61,6 +61,11 @@ options:
     type: dict
     default: {}
     vars: [{name: cis_values}]
+  verify_packages:
+    description: Whether the audit compares every packaged file with its package, which takes a minute or more of disk.
+    type: bool
+    default: false
+    vars: [{name: cis_verify_packages}]
 """
 
 EXAMPLES = r"""
@@ -79,7 +84,16 @@ _raw:
     entries is a list of C({id, rule, ...}).
 """
 
-SETTINGS = ("cis_benchmark", "cis_level", "cis_profile", "cis_only", "cis_skip", "cis_strict", "cis_values")
+SETTINGS = (
+    "cis_benchmark",
+    "cis_level",
+    "cis_profile",
+    "cis_only",
+    "cis_skip",
+    "cis_strict",
+    "cis_values",
+    "cis_verify_packages",
+)
 
 
 class LookupModule(LookupBase):
@@ -95,7 +109,7 @@ class LookupModule(LookupBase):
             selection = self._selection(variables)
             entries = names.select(selection)
             if not terms:
-                return [audit_plan(selection, entries)]
+                return [audit_plan(selection, entries, self.get_option("verify_packages"))]
             topic = names.topic(terms[0])
         except catalogue.CatalogueError as error:
             raise AnsibleError(str(error)) from error
@@ -134,7 +148,8 @@ def batch(
         rule, id_ = entry.rule, entry.recommendation.id
         if rule is None or rule.slug not in items or items[rule.slug]["state"] == "present":
             continue
-        wanted = catalogue.tailored(rule, selection.profile_of(rule), selection.values)
+        waits = "value_missing" in selection.conditions(rule)
+        wanted = {} if waits else catalogue.tailored(rule, selection.profile_of(rule), selection.values)
         if not catalogue.runs(entry, *tags):
             items[rule.slug] = _item(rule, id_, "keep")
         elif id_ in chosen and kind in wanted:
@@ -151,14 +166,22 @@ def _item(rule: catalogue.Rule, id_: str, state: str) -> dict[str, Any]:
     return {"rule": rule.slug, "id": id_, "state": state}
 
 
-def audit_plan(selection: catalogue.Selection, entries: list[catalogue.Entry]) -> dict[str, Any]:
-    """The selection as the audit module takes it; entries without a rule stay in, marked."""
+def audit_plan(
+    selection: catalogue.Selection, entries: list[catalogue.Entry], verify_packages: bool = False
+) -> dict[str, Any]:
+    """The selection as the audit module takes it; entries without a rule stay in, marked.
+
+    Evidence that costs a look at every packaged file is gathered only with ``verify_packages``.
+    """
+    costly = () if verify_packages else ("rpm_verify",)
     plan = []
     for entry in entries:
         item: dict[str, Any] = {"id": entry.recommendation.id, "rule": None}
         if entry.rule:
-            item.update(rule=entry.rule.slug, require=dict(entry.rule.require), applies_if=dict(entry.rule.applies_if))
-            item.update(manual=entry.rule.manual, collect=dict(entry.rule.collect))
+            item.update(rule=entry.rule.slug, require=catalogue.required(entry.rule, selection.values))
+            item.update(applies_if=selection.conditions(entry.rule))
+            collect = {kind: spec for kind, spec in entry.rule.collect.items() if kind not in costly}
+            item.update(manual=entry.rule.manual, collect=collect)
             if selection.profile_of(entry.rule) == "eks" and "require" in entry.rule.eks:
                 item["instead"] = dict(entry.rule.eks["require"])
         plan.append(item)

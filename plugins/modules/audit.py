@@ -40,7 +40,13 @@ import time
 from typing import Any, Dict, Mapping
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import conditions, core, registry
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import (
+    conditions,
+    core,
+    file_mode,
+    registry,
+    scan,
+)
 
 
 def look(node: core.Node, require: Mapping[str, Any]) -> core.Finding:
@@ -74,7 +80,21 @@ def judge(node: core.Node, entry: Mapping[str, Any]) -> core.Finding:
     return finding
 
 
+def announce(node: core.Node, plan: Mapping[str, Any]) -> None:
+    """Tell the walk of the file system which directories the rules want whole, so that there is one walk."""
+    tops = []
+    for entry in plan["entries"]:
+        for part in ("require", "instead", "collect"):
+            for item in (entry.get(part) or {}).get("file_mode", ()):
+                try:
+                    tops += [file_mode.location(node, item)] if "find" in item else []
+                except core.ProbeError:  # the rule that asks for it will say so
+                    continue
+    scan.announce(node, tops)
+
+
 def audit(node: core.Node, plan: Mapping[str, Any]) -> Dict[str, core.Finding]:
+    announce(node, plan)
     findings: Dict[str, core.Finding] = {}
     for entry in plan["entries"]:
         if entry.get("rule") and entry["rule"] not in findings:

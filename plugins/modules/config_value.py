@@ -14,6 +14,10 @@ description:
   - Drop-ins below /etc that say otherwise are brought to the value, too.
   - A rule that is no longer selected gets the values back that stood there, unless somebody has changed them since.
 options:
+  reload:
+    description: The unit that reads its configuration anew when a file has changed, where a service manager runs.
+    type: str
+    default: ""
   memory:
     description: The directory on the node that keeps what stood there before.
     type: path
@@ -48,7 +52,7 @@ import os
 import re
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, runtime
 
 #: Stands for any section where a rule asks for every line of a key.
 ANY = "*"
@@ -124,7 +128,7 @@ def give_back(batch: core.Batch, texts: Dict[str, str]) -> None:
         batch.forget(slug)
 
 
-def apply(batch: core.Batch) -> None:
+def apply(batch: core.Batch, unit: str = "") -> None:
     texts: Dict[str, str] = {}
     give_back(batch, texts)
     for rule in batch.present:
@@ -142,8 +146,19 @@ def apply(batch: core.Batch) -> None:
                     batch.record(rule["rule"], {f"{path} {key}": before}, {f"{path} {key}": after})
                     place = ANY if section is None else section
                     batch.remember(rule["rule"], "\t".join((path, place, key)), before, after)
-    for path, text in texts.items():
-        batch.write(path, text)
+    changed = [batch.write(path, text) for path, text in texts.items()]
+    if unit and any(changed) and not batch.module.check_mode and runtime.manager_runs():
+        reload(batch, unit)
+
+
+def reload(batch: core.Batch, unit: str) -> None:
+    """Let a service read its configuration; one that does not run will at its start."""
+    if runtime.run(batch.module, ["systemctl", "is-active", "-q", unit])[0]:
+        return
+    # by service, which knows the legacy action that auditd has instead of a reload of its unit
+    rc, _out, err = runtime.run(batch.module, ["service", unit.rpartition(".")[0], "reload"])
+    if rc:
+        batch.module.warn(f"{unit} does not take its new settings before it starts again: {err.strip() or rc}")
 
 
 def places(item: Mapping[str, Any]) -> Iterator[Tuple[str, Optional[str], Mapping[str, Any], bool]]:
@@ -167,8 +182,8 @@ def found(text: str, section: Optional[str], key: str) -> List[str]:
 
 
 def main() -> None:
-    batch = core.batch_module("config_value")
-    apply(batch)
+    batch = core.batch_module("config_value", reload={"type": "str", "default": ""})
+    apply(batch, batch.module.params["reload"])
     batch.exit()
 
 

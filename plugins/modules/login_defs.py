@@ -69,6 +69,8 @@ def current(text: str, key: str) -> Optional[str]:
 
 def stricter(key: str, value: Any, present: Optional[str]) -> str:
     """The value, or the present one where that is stricter."""
+    if key == "UMASK" and re.fullmatch(r"[0-7]+", present or "") and not int(str(value), 8) & ~int(str(present), 8):
+        return str(present)
     if present is not None and re.fullmatch(r"\d+", present):
         if key in AT_MOST and AT_MOST[key] <= int(present) <= int(value):
             return present
@@ -87,7 +89,7 @@ def edited(text: str, key: str, value: str, equals: str) -> str:
 def apply(batch: core.Batch) -> None:
     files = {key: batch.module.params[key] for key in ("login_defs", "useradd")}
     texts = {path: core.read(path) for path in files.values()}
-    for slug in batch.absent:
+    for slug in reversed(batch.absent):
         for path in texts:
             texts[path] = edits.give_back(batch, slug, path, texts[path])
         batch.forget(slug)

@@ -43,6 +43,7 @@ rules:
   returned: always
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -220,7 +221,7 @@ def apply(batch: core.Batch) -> None:
     for rule in batch.present:  # one that waits for mounts of its own is answered for, too
         batch.record(rule["rule"], {}, {})
     old = new = core.read(FSTAB)
-    for slug in batch.absent:
+    for slug in reversed(batch.absent):
         new = edits.give_back(batch, slug, FSTAB, new)
     places = {path: Place(path, old, live) for _rule, path, _want in todo}
     for rule, path, want in todo:
@@ -239,6 +240,9 @@ def apply(batch: core.Batch) -> None:
     changed = batch.write(FSTAB, new)
     for file, text in after.items():
         changed = batch.write(file, text) or changed
+        if not text and not batch.module.check_mode:
+            with contextlib.suppress(OSError):  # somebody else's drop-ins are in there, or nothing was ours
+                os.rmdir(os.path.dirname(file))
     changed = masks_again(batch) or changed
     changed = unmask(batch, [(rule, places[path]) for rule, path, want in todo if not want["options"]]) or changed
     if changed and runtime.manager_runs() and not batch.module.check_mode:

@@ -22,7 +22,8 @@ options:
   rules:
     description: >-
       Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want maps C(masked), C(disabled),
-      C(enabled), C(static) to units; with C(or_package_absent) nothing is done while that package is not installed.
+      C(enabled), C(static), C(active) to units; with C(or_package_absent) nothing is done while that package is not
+      installed.
     type: list
     elements: dict
     required: true
@@ -156,13 +157,28 @@ def apply(batch: core.Batch) -> None:
     """Look at all units first: stopping one may stop others, which check mode would not see."""
     for slug in batch.absent:
         give_back(batch, slug)
-    todo = []
+    todo, active = [], []
     for rule in batch.present:
         batch.record(rule["rule"], {}, {})
-        for wanted, unit in units(rule["want"]) if applies(batch, rule["want"]) else []:
+        if not applies(batch, rule["want"]):
+            continue
+        for wanted, unit in units(rule["want"]):
             todo.append((rule, wanted, unit, observed(batch, wanted, unit)))
+        for unit in rule["want"].get("active", []) if runtime.manager_runs() else ():
+            active.append((rule, unit, runs(batch, unit)))
     for rule, wanted, unit, was in todo:
         settle(batch, rule, wanted, unit, was)
+    for rule, unit, running in active:
+        start(batch, rule, unit, running)
+
+
+def start(batch: core.Batch, rule: Mapping[str, Any], unit: str, running: bool) -> None:
+    """See that a unit runs, which was or was not running before anything was changed."""
+    before = "running" if running else "stopped"
+    batch.record(rule["rule"], {f"{unit} (running)": before}, {f"{unit} (running)": "running"})
+    batch.changed_file(f"{unit} (running)", before + "\n", "running\n")
+    if not running and not batch.module.check_mode:
+        must(batch, rule, "start", unit)
 
 
 def main() -> None:

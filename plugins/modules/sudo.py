@@ -97,7 +97,7 @@ def lowest_timeout(value: float, others: Mapping[str, str]) -> str:
 
 def corrected(batch: core.Batch, path: str, text: str) -> str:
     """A file of somebody else's without what a rule forbids wherever it stands, and as it was where none does."""
-    for slug in batch.absent:
+    for slug in reversed(batch.absent):
         text = edits.give_back(batch, slug, path, text)
     for rule in batch.present:
         before = text

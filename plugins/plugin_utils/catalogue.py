@@ -110,6 +110,12 @@ class Selection:
         names = {rule.slug, *rule.ids.get(self.benchmark, ())}
         return "server" if names & set(self.strict) else self.profile
 
+    def conditions(self, rule: Rule) -> dict[str, Any]:
+        """``applies_if`` as the node takes it: whether ``values`` holds what a rule waits for is known here."""
+        conditions = dict(rule.applies_if)
+        awaited = conditions.pop("value", None)
+        return conditions if awaited is None or awaited in self.values else {"value_missing": awaited, **conditions}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -238,8 +244,22 @@ def check_value(rule: Rule, value: Any) -> None:
         raise CatalogueError(
             f"cis_values: {rule.slug}: expected a mapping of {_listing(bounds['keys'])}, found {value!r}"
         )
+    if "extends" in bounds and not (isinstance(value, list) and value):
+        raise CatalogueError(f"cis_values: {rule.slug}: expected a list to add to {bounds['extends']}, found {value!r}")
     if "matches" in bounds and not re.fullmatch(bounds["matches"], str(value)):
         raise CatalogueError(f"cis_values: {rule.slug}: expected {bounds['matches']}, found {value!r}")
+
+
+def required(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the audit asks of a rule, with the user's list added to ours where the rule can be extended."""
+    key = (rule.value or {}).get("extends")
+    if key is None or rule.slug not in values:
+        return dict(rule.require)
+    check_value(rule, values[rule.slug])
+    return {
+        kind: {**spec, key: [*spec[key], *values[rule.slug]]} if key in spec else spec
+        for kind, spec in rule.require.items()
+    }
 
 
 def tailored(rule: Rule, profile: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +273,12 @@ def tailored(rule: Rule, profile: str, values: Mapping[str, Any]) -> dict[str, A
 
 
 def _replaced(spec: Any, value: Any) -> Any:
-    """``spec`` with its scalar leaves replaced by ``value``: a tailorable rule has one value."""
+    """``spec`` with its scalar leaves replaced by ``value``: a tailorable rule has one value.
+
+    A value that is a mapping replaces the keys it names, where ``spec`` has them all.
+    """
+    if isinstance(spec, Mapping) and isinstance(value, Mapping) and set(value) <= set(spec):
+        return {**spec, **value}
     if isinstance(spec, Mapping):
         return {key: _replaced(item, value) for key, item in spec.items()}
     return value

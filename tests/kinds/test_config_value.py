@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import runtime
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import config_value as probe
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import config_value
 from machines import machine, rule, settles, tree
@@ -114,3 +115,21 @@ def test_a_rule_outside_of_the_tags_keeps_its_value_and_its_memory(tmp_path: Pat
     settles(config_value.apply, [rule("r", "1.5.3", state="keep")], memory=memory)
     assert "Storage=none" in path.read_text()
     assert len(list(memory.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("running", "told"), [(0, ["service auditd reload"]), (3, [])])
+def test_the_service_that_reads_the_file_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: int, told: list[str]
+) -> None:
+    calls: list[str] = []
+
+    def program(argv: list[str]) -> tuple[int, str, str]:
+        calls.append(" ".join(argv))
+        return (running if argv[0] == "systemctl" else 0), "", ""
+
+    monkeypatch.setattr(runtime, "MANAGER", str(tmp_path))
+    path = tree(tmp_path, {"auditd.conf": "max_log_file = 8\n"}) / "auditd.conf"
+    item = {"path": str(path), "values": {"max_log_file": 20}}
+    settles(config_value.apply, [rule("r", "5.2.2.1", [item])], "auditd.service", program=program)
+    assert [call for call in calls if call.startswith("service")] == told
+    assert path.read_text() == "max_log_file = 20\n"

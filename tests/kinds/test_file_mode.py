@@ -228,3 +228,28 @@ def test_what_must_not_be_there_is_removed(tmp_path: Path) -> None:
     path = file(tmp_path / "cron.deny", 0o600)
     applied(file_mode.apply, [rule("r", "1.1", [{"path": str(path), "state": "absent"}])])
     assert not path.exists()
+
+
+KEPT = [{"find": "/var/log", "max_mode": "0640", "owner": ["root", "@unknown"], "group": ["root", "@unknown"]}]
+
+
+@pytest.mark.parametrize(("known", "status"), [(False, "pass"), (True, "fail")])
+def test_an_owner_without_an_account_may_be_accepted(tmp_path: Path, known: bool, status: str) -> None:
+    """As the user of an agent's image has none; a person of that id would be something else."""
+    passwd = f"root:x:{ME + 1}:{MINE + 1}::/root:/bin/sh\n" + f"joe:x:{ME}:{MINE}::/:/bin/sh\n" * known
+    group = f"root:x:{MINE + 1}:\n" + f"joe:x:{MINE}:\n" * known
+    files = {"/etc/passwd": passwd, "/etc/group": group}
+    assert look(tmp_path, KEPT, {"/var/log/agent/a.log": 0o640}, files)["status"] == status
+
+
+@pytest.mark.skipif(ME != 0, reason="only root gives files away")
+def test_an_agents_log_loses_modes_and_keeps_its_owner(tmp_path: Path) -> None:
+    log = file(tmp_path / "log/agent/a.log", 0o666)
+    os.chown(log, 65432, 65432)
+    settled = [rule("r", "5.1.3", [{**KEPT[0], "find": str(tmp_path / "log")}])]
+    applied(file_mode.apply, settled)
+    about = log.stat()
+    assert (about.st_uid, about.st_gid, mode_of(log)) == (65432, 65432, 0o640)
+    assert not applied(file_mode.apply, settled)["changed"]
+    applied(file_mode.apply, [rule("r", "5.1.3", [{**settled[0]["want"][0], "owner": "root", "group": "root"}])])
+    assert (log.stat().st_uid, log.stat().st_gid) == (0, 0)

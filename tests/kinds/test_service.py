@@ -1,4 +1,4 @@
-"""Units: masked, disabled, enabled, static."""
+"""Units: masked, disabled, enabled, static, active."""
 
 from __future__ import annotations
 
@@ -71,6 +71,13 @@ def test_package_absent_pass(tmp_path: Path) -> None:
 )
 def test_fails(tmp_path: Path, name: str, state: str | Output, spec: dict[str, Any], active: str) -> None:
     assert look(tmp_path, state, spec, active)["status"] == "fail", name
+
+
+@pytest.mark.parametrize(
+    ("active", "status"), [("active", "pass"), ("activating", "pass"), ("inactive", "fail"), ("failed", "fail")]
+)
+def test_what_must_run(tmp_path: Path, active: str, status: str) -> None:
+    assert look(tmp_path, "enabled", {"enabled": [UNIT], "active": [UNIT]}, active)["status"] == status
 
 
 def test_without_systemctl_nothing_passes(tmp_path: Path) -> None:
@@ -160,6 +167,15 @@ def test_a_unit_is_enabled_and_started_and_a_start_that_fails_is_a_warning() -> 
     systemd.states["auditd.service"] = "disabled"
     done = applied(service.apply, [rule("a", "1.1", {"enabled": ["auditd.service"]})], program=refuses)
     assert "auditd.service is enabled but does not start: no kernel support" in done["warnings"][0]
+
+
+@pytest.mark.parametrize(("state", "verbs"), [("enabled", ["start"]), ("disabled", ["enable", "start", "start"])])
+def test_a_unit_that_must_run_is_started(state: str, verbs: list[str]) -> None:
+    systemd = Systemd({"logrotate.timer": state})
+    want = {"enabled": ["logrotate.timer"], "active": ["logrotate.timer"]}
+    done = settles(service.apply, [rule("a", "5.3", want)], program=systemd)
+    assert systemd.verbs == [f"{verb} logrotate.timer" for verb in verbs]
+    assert done["rules"]["a"]["after"]["logrotate.timer (running)"] == "running"
 
 
 def test_a_masked_unit_is_unmasked_first() -> None:

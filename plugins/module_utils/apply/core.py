@@ -184,11 +184,11 @@ class Batch:
                 os.unlink(temporary)
 
     def fail(self, message: str) -> None:
-        self.module.fail_json(msg=message, rules=self._rules)
+        self.module.fail_json(msg=_text(message), rules=_text(self._rules))
 
     def exit(self) -> None:
         self.store()
-        self.module.exit_json(changed=self._changed, diff=self._diffs, rules=self._rules)
+        self.module.exit_json(changed=self._changed, diff=_text(self._diffs), rules=_text(self._rules))
 
 
 def batch_module(memory: str = "", **arguments: Any) -> Batch:
@@ -209,6 +209,15 @@ def read(path: str) -> str:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return ""
+
+
+def _text(value: Any) -> Any:
+    """An answer whose bytes that are no UTF-8, of names or of files, are written out: Ansible refuses others."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_text(key): _text(item) for key, item in value.items()}
+    return [_text(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 Blocks = Dict[str, Tuple[str, List[str]]]

@@ -24,7 +24,10 @@ def remember(batch: core.Batch, rule: str, path: str, before: str, after: str) -
 
 
 def give_back(batch: core.Batch, rule: str, path: str, text: str) -> str:
-    """The text with the rule's edits undone where they still stand. The caller forgets the rule when all is written."""
+    """The text with the rule's edits undone where they still stand. The caller forgets the rule when all is written.
+
+    Of several rules that changed one line the last has to give back first: ``reversed(batch.absent)``.
+    """
     lines = text.splitlines()
     for _name, (was, now) in _of_path(batch, rule, path):
         place = _place(lines, now)

@@ -11,12 +11,15 @@ import os
 from typing import Callable
 
 
-def set_aside(text: str, dropin: str, offends: Callable[[str], bool], restore: Callable[[str], bool]) -> str:
+def set_aside(
+    text: str, dropin: str, offends: Callable[[str], bool], restore: Callable[[str], bool], lead: str = ""
+) -> str:
     """``text`` with offending lines set aside, and with lines given back for which ``restore`` holds.
 
-    Both callables get the line as the administrator wrote it.
+    Both callables get the line as the administrator wrote it. ``lead`` stands before the comment: a shell's ``if``
+    needs a command between ``then`` and ``fi``.
     """
-    mark = f"# cisdriver {os.path.basename(dropin)}: "
+    mark = f"{lead}# cisdriver {os.path.basename(dropin)}: "
     lines = []
     for line in text.splitlines(keepends=True):
         if line.startswith(mark):

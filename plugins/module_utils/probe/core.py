@@ -59,6 +59,8 @@ class Node:
         self._run = run
         self._outputs: Dict[Tuple[str, ...], Output] = {}
         self._texts: Dict[str, Optional[str]] = {}
+        #: What a probe found at some expense and keeps for the next rule, under a name of its own.
+        self.memo: Dict[Any, Any] = {}
 
     def real(self, path: str) -> str:
         return self._root + path
@@ -180,11 +182,23 @@ def as_text(value: Any) -> str:
 
 def evidence(object_: str, expected: Any, found: Any, ok: bool, source: Optional[str] = None) -> Evidence:
     """One thing looked at. ``found`` None is shown as ``not set``."""
-    item = {"object": object_, "expected": describe(expected), "found": "not set" if found is None else as_text(found)}
-    item["ok"] = ok
+    text = "not set" if found is None else _utf8(as_text(found))
+    item = {"object": one_line(object_), "expected": describe(expected), "found": text, "ok": ok}
     if source:
-        item["source"] = source
+        item["source"] = one_line(source)
     return item
+
+
+def one_line(name: str) -> str:
+    """A file's name as a line of text, whatever bytes it has."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in _utf8(name)
+    )
+
+
+def _utf8(text: str) -> str:
+    """Bytes that are no UTF-8 written out: Ansible refuses an answer that has them."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def verdict(items: List[Evidence]) -> Finding:

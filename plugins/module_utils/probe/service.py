@@ -23,7 +23,7 @@ RUNNING = ("active", "activating", "reloading", "refreshing")
 
 
 def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
-    """``spec`` maps masked, disabled, enabled, static to units; ``or_package_absent`` names a package."""
+    """``spec`` maps masked, disabled, enabled, static, active to units; ``or_package_absent`` names a package."""
     package = spec.get("or_package_absent")
     if package:
         version = node.packages().get(package)
@@ -35,7 +35,9 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
             state = enabled_state(node, unit)
             items.append(core.evidence(f"{unit} (at boot)", {"in": list(met)}, state, state in met, _link(node, unit)))
             if wanted in STOPPED and node.exists("/run/systemd/system"):
-                items.append(_running(node, unit))
+                items.append(_running(node, unit, {"not": list(RUNNING)}))
+    for unit in spec.get("active", []) if node.exists("/run/systemd/system") else ():
+        items.append(_running(node, unit, {"in": list(RUNNING)}))
     return core.verdict(items)
 
 
@@ -50,12 +52,12 @@ def enabled_state(node: core.Node, unit: str) -> str:
     raise core.ProbeError(f"systemctl is-enabled {unit}: exit {answer.rc}: {answer.err.strip()}")
 
 
-def _running(node: core.Node, unit: str) -> core.Evidence:
+def _running(node: core.Node, unit: str, predicate: Mapping[str, Any]) -> core.Evidence:
     answer = node.run("systemctl", "is-active", unit)
     state = answer.out.strip()
     if not state:
         raise core.ProbeError(f"systemctl is-active {unit}: exit {answer.rc}: {answer.err.strip()}")
-    return core.evidence(f"{unit} (running)", {"not": list(RUNNING)}, state, state not in RUNNING)
+    return core.evidence(f"{unit} (running)", predicate, state, core.holds(predicate, state))
 
 
 def _link(node: core.Node, unit: str) -> Any:

@@ -37,7 +37,7 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
     """
     if node.read(SUDOERS) is None:
         raise core.ProbeError(f"{SUDOERS} does not exist")
-    defaults = list(_defaults(node))
+    defaults = list(every_default(node))
     items: List[core.Evidence] = []
     for name, predicate in spec.items():
         if name == "authenticate":
@@ -88,7 +88,7 @@ def _within(predicate: Mapping[str, Any], value: str) -> bool:
         return False
 
 
-def _defaults(node: core.Node) -> Iterator[Default]:
+def every_default(node: core.Node) -> Iterator[Default]:
     for source, line in _lines(node, SUDOERS):
         found = re.match(r"Defaults([@:!>][^\s]*(?:\s*,\s*[^\s]+)*)?\s+(.*)", line)
         if not found:

@@ -43,6 +43,11 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
     return core.verdict(items)
 
 
+def configured(node: core.Node, key: str) -> Tuple[Optional[str], Optional[str]]:
+    """Value and source that win a key at the next boot; None where no file sets it."""
+    return _winner(_settings(node), key)
+
+
 def _running(node: core.Node, key: str, predicate: Any) -> List[core.Evidence]:
     """The running value; nothing in a container for what is its host's, all but ``net.``."""
     if not key.startswith("net.") and node.exists("/run/systemd/container"):
