@@ -227,6 +227,8 @@ def accepted(
     if names is None:
         return None
     choices = [names] if isinstance(names, str) else names
+    if "@unknown" in choices and number not in ids.values():
+        return number
     if any(number in service if name == "@service" else ids.get(name) == number for name in choices):
         return number
     if choices[0] not in ids:

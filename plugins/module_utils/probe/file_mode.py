@@ -1,15 +1,16 @@
 # Copyright the cisdriver authors. Apache-2.0.
 """Owner, group and permissions of files and directories.
 
-A spec is a list of items. An item names objects by ``path`` (a glob is allowed) or by ``find``, a directory
-walked with everything below it on its file system; ``directory_of: {file, key}`` puts the directory of a path
-configured elsewhere in its place. Then:
+A spec is a list of items. An item names objects by ``path`` (a glob is allowed) or by ``find``, a directory looked at
+with everything below it on its file system, by the walk of :mod:`scan`; ``directory_of: {file, key}`` puts the
+directory of a path configured elsewhere in its place. Then:
 
 ``type``       file (default) or directory
 ``names``      globs of the base names that count, for ``find``
-``prune``      directories ``find`` does not enter
+``prune``      directories ``find`` leaves out
 ``max_mode``   octal text; no permission bit outside it
-``owner``, ``group``   accepted names, one or a list; ``@service`` accepts any account that cannot log in
+``owner``, ``group``   accepted names, one or a list; ``@service`` accepts any account that
+               cannot log in, ``@unknown`` an id that no account has
 ``any_of``     alternatives, each with its own ``max_mode``, ``owner``, ``group``
 ``classes``    alternatives by file name, each with ``names``; the first that fits a file judges it
 ``absent``     verdict where nothing is there: fail (default), pass, not_applicable
@@ -22,12 +23,14 @@ import fnmatch
 import os
 import posixpath
 import stat
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core, scan
 
 _TYPES = {"file": stat.S_ISREG, "directory": stat.S_ISDIR}
 _GLOB = "*?["
+About = Union[os.stat_result, scan.Entry]
+_WORDS = {"@service": "one of a service", "@unknown": "one without an account"}
 #: A chain of symbolic links longer than the kernel would follow.
 _MAX_LINKS = 40
 
@@ -37,7 +40,7 @@ def check(node: core.Node, spec: Sequence[Mapping[str, Any]]) -> core.Finding:
     items: List[core.Evidence] = []
     missing: List[str] = []
     for want in spec:
-        where = _where(node, want)
+        where = location(node, want)
         if want.get("state") == "absent":
             present = node.lstat(where) is not None
             items.append(core.evidence(where, "absent", "present" if present else "absent", not present))
@@ -54,7 +57,7 @@ def check(node: core.Node, spec: Sequence[Mapping[str, Any]]) -> core.Finding:
     return core.verdict(items)
 
 
-def _where(node: core.Node, want: Mapping[str, Any]) -> str:
+def location(node: core.Node, want: Mapping[str, Any]) -> str:
     """The item's path, in the directory that ``directory_of`` names if it names one."""
     path = str(want.get("find") or want["path"])
     elsewhere = want.get("directory_of")
@@ -71,9 +74,11 @@ def _judge(node: core.Node, want: Mapping[str, Any], where: str) -> List[core.Ev
         return [item for path, about in _named(node, where) for item in _one(node, want, path, about)]
     items = [
         item
-        for path, about in _walk(node, where, [str(path) for path in want.get("prune", ())])
-        if _TYPES[want.get("type", "file")](about.st_mode) and _named_so(path, want.get("names"))
-        for item in _one(node, want, path, about)
+        for entry in scan.below(node, where)
+        if _TYPES[want.get("type", "file")](entry.st_mode)
+        and _named_so(entry.path, want.get("names"))
+        and not any(entry.path.startswith(tree + "/") for tree in want.get("prune", ()))
+        for item in _one(node, want, entry.path, entry)
     ]
     good = sum(1 for item in items if item["ok"])
     summary = [core.evidence(where, "as required", f"{good} of {len(items)} as required", True)] if good else []
@@ -98,36 +103,12 @@ def _named(node: core.Node, path: str) -> Iterator[Tuple[str, os.stat_result]]:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(path), os.readlink(node.real(path))))
 
 
-def _walk(node: core.Node, top: str, prune: Sequence[str]) -> Iterator[Tuple[str, os.stat_result]]:
-    """Everything below ``top`` on its file system; what vanishes meanwhile is passed over."""
-    start = node.lstat(top)
-    if start is None or not stat.S_ISDIR(start.st_mode):
-        return
-    pending = [top]
-    while pending:
-        directory = pending.pop()
-        try:
-            names = sorted(os.listdir(node.real(directory)))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise core.ProbeError(f"cannot list {directory}: {error.strerror}") from error
-        for name in names:
-            path = posixpath.join(directory, name)
-            about = node.lstat(path)
-            if about is None or about.st_dev != start.st_dev or path in prune:
-                continue
-            yield path, about
-            if stat.S_ISDIR(about.st_mode):
-                pending.append(path)
-
-
 def _named_so(path: str, names: Optional[Sequence[str]]) -> bool:
     base = posixpath.basename(path)
     return names is None or any(fnmatch.fnmatchcase(base, name) for name in names)
 
 
-def _one(node: core.Node, want: Mapping[str, Any], path: str, about: os.stat_result) -> List[core.Evidence]:
+def _one(node: core.Node, want: Mapping[str, Any], path: str, about: About) -> List[core.Evidence]:
     kind = want.get("type", "file")
     if not _TYPES[kind](about.st_mode):
         if any(mark in want.get("path", "") for mark in _GLOB):
@@ -142,7 +123,7 @@ def _one(node: core.Node, want: Mapping[str, Any], path: str, about: os.stat_res
     return []
 
 
-def _fits(node: core.Node, choice: Mapping[str, Any], about: os.stat_result) -> bool:
+def _fits(node: core.Node, choice: Mapping[str, Any], about: About) -> bool:
     if "max_mode" in choice and stat.S_IMODE(about.st_mode) & ~int(choice["max_mode"], 8):
         return False
     users, groups = _accounts(node)
@@ -158,6 +139,8 @@ def _accepted(names: Any, number: int, ids: Mapping[str, int], service: Any) -> 
     if names is None:
         return True
     accepted = [names] if isinstance(names, str) else names
+    if "@unknown" in accepted and number not in ids.values():
+        return True
     return any(number in service if name == "@service" else ids.get(name) == number for name in accepted)
 
 
@@ -181,11 +164,11 @@ def _words(choice: Mapping[str, Any]) -> str:
     for key in ("owner", "group"):
         if key in choice:
             names = [choice[key]] if isinstance(choice[key], str) else choice[key]
-            parts.append(f"{key} " + " or ".join(names))
+            parts.append(f"{key} " + " or ".join(_WORDS.get(name, name) for name in names))
     return ", ".join(parts)
 
 
-def _shown(node: core.Node, about: os.stat_result) -> str:
+def _shown(node: core.Node, about: About) -> str:
     users, groups = _accounts(node)
     owner = next((name for name, entry in users.items() if entry[0] == about.st_uid), str(about.st_uid))
     group = next((name for name, gid in groups.items() if gid == about.st_gid), str(about.st_gid))
