@@ -30,6 +30,9 @@ _VARIABLES = {
     "image_encrypt": "encrypt",
     "image_kms_key_id": "kms_key_id",
     "image_publish_ssm_parameter": "publish_parameter",
+    "image_partitions": "partitions",
+    "image_partitions_size": "partitions_size",
+    "image_ssh_source_cidrs": "ssh_source_cidr",
 }
 
 
@@ -49,6 +52,7 @@ def bake(settings: Settings, as_json: bool) -> Session:
 
     chosen = choice.selections(settings, [choice.BAKE_BENCHMARK])[0]
     base(settings)
+    _volumes(settings)
     region = _ready(settings)
     with session("bake", settings, choice.count(settings, chosen.benchmark), as_json) as now:
         with _account(now, region) as account:
@@ -76,6 +80,13 @@ def base(settings: Settings) -> Any:
             "Name the owner with --base-owner (amazon, self, or an account id).",
         )
     return {"owner": settings.base_owner, "name": wanted}
+
+
+def _volumes(settings: Settings) -> None:
+    """Raise UsageError for a size of a volume that there will not be."""
+    wanted = settings.level == 2 if settings.partitions is None else settings.partitions
+    if settings.partitions_size and not wanted:
+        raise UsageError("--partitions-size: no second volume is laid out", "Add --partitions, or leave it out.")
 
 
 def _ready(settings: Settings) -> str:
@@ -131,9 +142,10 @@ def _account(now: Session, region: str) -> Iterator[Account]:
 def _play(now: Session, account: Account) -> Play:
     settings = now.settings
     variables = {name: getattr(settings, key) for name, key in _VARIABLES.items()}
+    variables["image_ssh_source_cidrs"] = list(settings.ssh_source_cidr)
     if (settings.benchmark or "").startswith("al2-"):
         variables["image_os"] = "al2"
-    given = {name: value for name, value in variables.items() if value is not None}
+    given = {name: value for name, value in variables.items() if value is not None and value != []}
     return Play(
         playbook=f"{collection.NAME}.bake",
         ident="bake",

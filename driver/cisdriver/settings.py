@@ -7,12 +7,13 @@ are checked together before anything starts, and an error names the flag, the va
 from __future__ import annotations
 
 import difflib
+import ipaddress
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cisdriver import settings_file
 from cisdriver.errors import UsageError
@@ -38,8 +39,14 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _cidr(value: str) -> str:
+    """An IPv4 network as a security group's rule has it; one address is a network of one."""
+    return str(ipaddress.IPv4Network(value))
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
+Cidrs = Annotated[tuple[Annotated[str, AfterValidator(_cidr)], ...], BeforeValidator(_names)]
 AwsId = Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]{8,17}$")]
 
 
@@ -58,6 +65,7 @@ class Settings(BaseModel):
     values: dict[str, Any] = Field(default_factory=dict)
     tags: Names = ()
     skip_tags: Names = ()
+    verify_packages: bool = False
 
     # Which machines
     host: Names = ()
@@ -75,10 +83,13 @@ class Settings(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9()\[\] ./'@_-]{3,128}$")] | None = None
     instance_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")] | None = None
     subnet_id: AwsId | None = None
+    ssh_source_cidr: Cidrs = ()
     session_manager: bool = False
     encrypt: bool | None = None
     kms_key_id: Text | None = None
     publish_parameter: Annotated[str, Field(pattern=r"^/[a-zA-Z0-9_.\-/]+$")] | None = None
+    partitions: bool | None = None
+    partitions_size: Annotated[int, Field(ge=20, le=16384)] | None = None
     keep_failed: bool = False
     tag: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(default_factory=dict)
 
@@ -88,7 +99,7 @@ class Settings(BaseModel):
 
 
 _KNOWN = tuple(Settings.model_fields)
-_LISTS = {name for name, field in Settings.model_fields.items() if field.annotation == tuple[str, ...]}
+_LISTS = {name for name, field in Settings.model_fields.items() if get_origin(field.annotation) is tuple}
 _MAPPINGS = {name for name, field in Settings.model_fields.items() if "dict" in str(field.annotation)}
 
 
@@ -206,6 +217,8 @@ _EXPECTED = {
     "kubernetes_version": "a version such as 1.33",
     "name": "an AMI name of 3 to 128 letters, digits and ()[] ./'@_-",
     "instance_type": "an instance type such as m6i.large",
+    "ssh_source_cidr": "IPv4 networks such as 10.20.0.0/16",
+    "partitions_size": "20 to 16384 GiB",
     "subnet_id": "an id such as subnet-0123456789abcdef0",
     "publish_parameter": "an SSM parameter name such as /images/eks/hardened",
 }

@@ -30,6 +30,13 @@ options:
     description: Name of the SSM parameter that is to name the image; empty means none.
     type: str
     default: ""
+  devices:
+    description: >-
+      Device names which the image has to map to volumes that are deleted with their instance. What starts from it
+      without one of them does not boot.
+    type: list
+    elements: str
+    default: []
   tags:
     description: Tags of the image and its snapshots. Others are left as they are.
     type: dict
@@ -54,11 +61,17 @@ image:
   description: The image as it is now.
   returned: always
   type: dict
-  sample: {id: ami-0123456789abcdef0, snapshots: [snap-0123456789abcdef0], tags: {}, parameter: /golden/eks/al2023}
+  sample:
+    id: ami-0123456789abcdef0
+    snapshots: [snap-0123456789abcdef0]
+    tags: {}
+    parameter: /golden/eks/al2023
+    block_device_mappings: [{DeviceName: /dev/xvda, Ebs: {SnapshotId: snap-0123456789abcdef0, VolumeSize: 20}}]
 """
 
 import contextlib
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 with contextlib.suppress(ImportError):  # AnsibleAWSModule says what is missing
     from botocore.exceptions import BotoCoreError, ClientError
@@ -73,19 +86,21 @@ def main() -> None:
             "imds_support": {"type": "str", "choices": ["v2.0"]},
             "deprecate_after_days": {"type": "int", "default": 0},
             "parameter": {"type": "str", "default": ""},
+            "devices": {"type": "list", "elements": "str", "default": []},
             "tags": {"type": "dict", "default": {}},
         }
     )
     params = module.params
     image, ec2 = params["image_id"], module.client("ec2")
     snapshots: list[str] = []
+    mappings: list[dict[str, Any]] = []
     tags = {**{key: str(value) for key, value in params["tags"].items()}, "cisdriver:status": "ready"}
     done = "described"
     try:
         found = ec2.describe_images(ImageIds=[image])["Images"][0]
-        snapshots = [
-            one["Ebs"]["SnapshotId"] for one in found["BlockDeviceMappings"] if "SnapshotId" in one.get("Ebs", {})
-        ]
+        mappings = [one for one in found["BlockDeviceMappings"] if "SnapshotId" in one.get("Ebs", {})]
+        snapshots = [one["Ebs"]["SnapshotId"] for one in mappings]
+        _require(module, image, mappings)
         done = "set to IMDSv2"
         if params["imds_support"]:
             ec2.modify_image_attribute(ImageId=image, ImdsSupport={"Value": params["imds_support"]})
@@ -102,11 +117,28 @@ def main() -> None:
             )
     except (BotoCoreError, ClientError) as error:
         # Once it is tagged the image stays: who called has to know of it.
-        about = {"id": image, "snapshots": snapshots, "tags": tags, "parameter": None}
+        about = {
+            "id": image,
+            "snapshots": snapshots,
+            "tags": tags,
+            "parameter": None,
+            "block_device_mappings": mappings,
+        }
         known = {"image": about} if done.startswith("written") else {}
         module.fail_json_aws(error, msg=f"{image} could not be {done}", **known)
     about = {"id": image, "snapshots": snapshots, "tags": tags, "parameter": params["parameter"] or None}
-    module.exit_json(changed=True, image=about)
+    module.exit_json(changed=True, image={**about, "block_device_mappings": mappings})
+
+
+def _require(module: AnsibleAWSModule, image: str, mappings: list[dict[str, Any]]) -> None:
+    """Fail before the image is marked where it lacks a volume: it would be taken for finished, and never boot."""
+    kept = {one["DeviceName"] for one in mappings if one["Ebs"].get("DeleteOnTermination")}
+    for device in module.params["devices"]:
+        if device not in kept:
+            found = ", ".join(one["DeviceName"] for one in mappings)
+            module.fail_json(
+                msg=f"{image} maps {found}; expected {device} too, deleted on termination. It is not published"
+            )
 
 
 if __name__ == "__main__":

@@ -180,6 +180,33 @@ def test_an_image_keeps_the_volumes_of_its_instance_and_its_name_is_its_own(aws:
     aws.ec2.delete_snapshot(SnapshotId=snapshot)
 
 
+def test_a_second_volume_goes_into_the_image_and_to_whatever_starts_from_it(aws: Aws) -> None:
+    root = {"VolumeSize": 20, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    mappings = [
+        {"DeviceName": "/dev/xvda", "Ebs": root},
+        {"DeviceName": "/dev/xvdb", "Ebs": {**root, "VolumeSize": 50}},
+    ]
+    instance = aws.run(BlockDeviceMappings=mappings)
+    image = aws.ec2.create_image(InstanceId=instance, Name="two")["ImageId"]
+    aws.ec2.terminate_instances(InstanceIds=[instance])
+    found = aws.ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"]
+    assert [(one["DeviceName"], one["Ebs"]["VolumeSize"], one["Ebs"]["DeleteOnTermination"]) for one in found] == [
+        ("/dev/xvda", 20, True),
+        ("/dev/xvdb", 50, True),
+    ]
+    reply = aws.ec2.run_instances(ImageId=image, InstanceType="m6i.large", MinCount=1, MaxCount=1)
+    started = reply["Instances"][0]["InstanceId"]
+    volumes = aws.ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [started]}])["Volumes"]
+    assert {one["Attachments"][0]["Device"]: one["Size"] for one in volumes}["/dev/xvdb"] == 50
+    aws.ec2.terminate_instances(InstanceIds=[started])
+    aws.ec2.deregister_image(ImageId=image)
+    snapshots = aws.sandbox.leftovers()["snapshots"]
+    assert len(snapshots) == 2
+    for snapshot in snapshots:
+        aws.ec2.delete_snapshot(SnapshotId=snapshot)
+    assert aws.sandbox.leftovers() == {}
+
+
 def test_a_group_is_not_deleted_under_a_running_instance(aws: Aws) -> None:
     group = aws.ec2.create_security_group(GroupName="g", Description="d", VpcId=aws.endpoint.vpc_id)["GroupId"]
     instance = aws.run(SecurityGroupIds=[group], SubnetId=aws.endpoint.subnet_id)

@@ -172,8 +172,9 @@ def test_the_template_is_valid_for_the_installed_packer(tmp_path: Path) -> None:
         "instance_profile": "",
     }
     variables = tmp_path / "v.pkrvars.json"
-    for interface, profile in (("private_ip", ""), ("session_manager", "own")):
-        variables.write_text(json.dumps(values | {"ssh_interface": interface, "instance_profile": profile}))
+    for interface, profile, volume in (("private_ip", "", 0), ("session_manager", "own", 50)):
+        more = {"ssh_interface": interface, "instance_profile": profile, "second_volume_size": volume}
+        variables.write_text(json.dumps(values | more))
         command = ["packer", "validate", f"-var-file={variables}", str(_TEMPLATES / "eks.pkr.hcl")]
         env = {**os.environ, "CHECKPOINT_DISABLE": "1"}
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)

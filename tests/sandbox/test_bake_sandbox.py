@@ -175,6 +175,42 @@ def _looks_new_and_hardened(account: Account, image: str) -> None:
     assert account.sandbox.leftovers() == {}
 
 
+def test_a_bake_with_partitions_lays_them_out_and_an_instance_of_the_image_has_them(
+    account: Account, tmp_path: Path
+) -> None:
+    bake = Bake(
+        account, tmp_path, "parts", image_partitions=True, image_partitions_size=20, image_keep_failed=True, **_ONE_RULE
+    )
+    assert bake.run() == 0, bake.said()
+    disks = account.sandbox.requests("ec2", "RunInstances")[-1]["parameters"]["BlockDeviceMappings"]
+    wanted = {"VolumeSize": 20, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    assert [disk["DeviceName"] for disk in disks] == ["/dev/xvda", "/dev/xvdb"]
+    assert wanted.items() <= disks[1]["Ebs"].items()
+    image = next(one for one in account.images() if one["ImageId"] == bake.result["image"]["id"])
+    assert bake.result["image"]["block_device_mappings"] == image["BlockDeviceMappings"]
+    assert {"Key": "cisdriver:partitions", "Value": "/dev/xvdb"} in image["Tags"]
+    assert account.sandbox.leftovers() == {}
+    reply = account.ec2.run_instances(ImageId=image["ImageId"], InstanceType="m6i.large", MinCount=1, MaxCount=1)
+    identity = reply["Instances"][0]["InstanceId"]
+    try:
+        machine = standin.find(f"cisdriver-{identity}")
+        assert machine.wait_running() in ("running", "degraded")
+        for path in (
+            "/var",
+            "/var/log",
+            "/var/log/audit",
+            "/var/tmp",
+            "/home",
+            "/var/lib/containerd",
+            "/var/lib/kubelet",
+        ):
+            assert machine.exec(["findmnt", "--mountpoint", path, "--types", "xfs"]).returncode == 0, path
+        assert machine.exec("grep -rl cisdriver-parts /home /root /var/log").stdout == ""  # the build's key and logs
+    finally:
+        account.ec2.terminate_instances(InstanceIds=[identity])
+    assert account.sandbox.leftovers() == {}
+
+
 def test_a_provisioner_that_fails_leaves_nothing(account: Account, tmp_path: Path, play: Any) -> None:
     failing = play({"ansible.builtin.fail": {"msg": "the dog ate it"}})
     bake = Bake(account, tmp_path, "dog", image_provision_playbook=failing)

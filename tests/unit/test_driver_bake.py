@@ -62,6 +62,26 @@ def test_every_variable_is_one_that_the_role_knows(tmp_path: Path) -> None:
     assert set(bake._identity(now, account)) <= set(specs["sweep"]["options"])
 
 
+def test_partitions_and_sources_are_handed_on_where_they_are_set(tmp_path: Path) -> None:
+    account = bake.Account("eu-central-1")
+    given = {"partitions": False, "partitions_size": 30, "ssh_source_cidr": ["10.0.0.0/8", "10.1.2.3"]}
+    handed = bake._play(session(tmp_path, **given), account).extra_vars
+    assert (handed["image_partitions"], handed["image_partitions_size"]) == (False, 30)
+    assert handed["image_ssh_source_cidrs"] == ["10.0.0.0/8", "10.1.2.3/32"]
+    assert bake.in_flags("image_partitions=false") == "--partitions=false"
+
+
+@pytest.mark.parametrize("given", [{}, {"level": 1}, {"level": 2, "partitions": False}])
+def test_a_size_without_a_volume_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no second volume"):
+        bake._volumes(Settings(**given, partitions_size=50))
+
+
+@pytest.mark.parametrize("given", [{"level": 2}, {"level": 1, "partitions": True}])
+def test_a_size_with_a_volume_is_taken(given: dict[str, Any]) -> None:
+    bake._volumes(Settings(**given, partitions_size=50))
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -25,6 +25,18 @@ from cisdriver.cli import options
 @click.option("--instance-type", metavar="TYPE", help="Instance to build on.")
 @click.option("--subnet-id", metavar="ID", help="Where to build, by default in the default VPC.")
 @click.option("--session-manager", is_flag=True, default=None, help="SSH through Session Manager, no open port.")
+@click.option(
+    "--ssh-source-cidr",
+    multiple=True,
+    metavar="CIDR",
+    help="Network from which port 22 is reached, by default the address AWS sees this machine under. Repeatable.",
+)
+@click.option(
+    "--partitions/--no-partitions",
+    default=None,
+    help="Give /var, /var/log, /var/log/audit, /var/tmp, /home a second volume.  [default: at level 2]",
+)
+@click.option("--partitions-size", type=int, metavar="GIB", help="Size of the second volume.  [default: 50]")
 @click.option("--encrypt/--no-encrypt", default=None, help="Encrypt the volumes.  [default: encrypt]")
 @click.option("--kms-key-id", metavar="KEY", help="Key to encrypt with, by default the account's.")
 @click.option("--publish-parameter", metavar="NAME", help="SSM parameter that is to hold the new AMI's id.")

@@ -23,8 +23,8 @@ done
 
 # What was said and done. Emptied rather than deleted, so that owners and modes stay as hardened.
 rm -rf /var/log/journal/*
-find /var/log -xdev -type f \( -name '*.gz' -o -name '*.old' -o -name '*.[0-9]' -o -name '*-20[0-9][0-9][0-9][0-9][0-9][0-9]' \) -delete
-find /var/log -xdev -type f -size +0 -exec truncate -s 0 {} +
+find /var/log /var/log/audit -xdev -type f \( -name '*.gz' -o -name '*.old' -o -name '*.[0-9]' -o -name '*-20[0-9][0-9][0-9][0-9][0-9][0-9]' \) -delete
+find /var/log /var/log/audit -xdev -type f -size +0 -exec truncate -s 0 {} +
 for home in /root /home/*; do
     rm -f "$home/.bash_history" "$home/.python_history" "$home/.lesshst" "$home/.viminfo" "$home/.wget-hsts"
     rm -rf "$home/.ansible"

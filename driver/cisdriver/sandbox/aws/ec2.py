@@ -100,17 +100,17 @@ def complete_image(world: World, call: Call, reply: Reply) -> None:
         if number:
             text = f"Created by CreateImage({instance.id}) for {image.id}"
             snapshot = backend.create_snapshot(volume.id, text, image.owner_id, from_ami=image.id)
-        image.mappings.append({"DeviceName": device, "Ebs": _block_device(volume, snapshot)})
+        image.mappings.append({"DeviceName": device, "Ebs": _block_device(volume, snapshot, attached)})
     world.machines.commit(instance.id, image.id)
 
 
-def _block_device(volume: Any, snapshot: Any) -> dict[str, Any]:
+def _block_device(volume: Any, snapshot: Any, attached: Any) -> dict[str, Any]:
     snapshot.encrypted = volume.encrypted
     return {
         "SnapshotId": snapshot.id,
         "VolumeSize": volume.size,
         "VolumeType": volume.volume_type,
-        "DeleteOnTermination": True,
+        "DeleteOnTermination": attached.delete_on_termination,
         "Encrypted": volume.encrypted,
     }
 
@@ -128,11 +128,27 @@ def start_machines(world: World, call: Call, reply: Reply) -> None:
     for instance in reply["Instances"]:
         identity = instance["InstanceId"]
         try:
-            world.machines.start(identity, instance["ImageId"], keys)
+            volumes = _further_volumes(backend, identity)
+            world.machines.start(identity, instance["ImageId"], keys, volumes)
         except Exception:  # whatever it was goes on to the client, after its instance is gone
             with contextlib.suppress(Exception):
                 backend.terminate_instances([identity])
             raise
+
+
+def _further_volumes(backend: Any, identity: str) -> dict[str, int]:
+    """GiB per device beside the root's: of the request, and of the image for what the request does not map."""
+    instance = backend.get_instance(identity)
+    image = backend.amis[instance.image_id]
+    for mapping in image.block_device_mappings if isinstance(image, SandboxAmi) else []:
+        name, ebs = mapping["DeviceName"], mapping["Ebs"]
+        if name not in instance.block_device_mapping and name != image.root_device_name:
+            size, kind, gone = ebs["VolumeSize"], ebs["VolumeType"], ebs["DeleteOnTermination"]
+            instance.add_block_device(size, name, ebs["SnapshotId"], ebs["Encrypted"], gone, None, volume_type=kind)
+    attached = {name: one.volume_id for name, one in instance.block_device_mapping.items()}
+    # moto calls the root /dev/sda1 where the request maps nothing
+    root = (image.root_device_name, "/dev/sda1")
+    return {name: int(backend.volumes[volume].size) for name, volume in attached.items() if name not in root}
 
 
 def stop_machines(world: World, call: Call, _reply: Reply) -> None:

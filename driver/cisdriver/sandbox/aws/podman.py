@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import threading
 from pathlib import Path
 
 from cisdriver.sandbox import node, standin
+from cisdriver.sandbox import volumes as disks
 
 from .machines import Address, free_port
 
 _OWNER = "aws-"
 _REPOSITORY = "localhost/cisdriver/sandbox"
+_SNAPSHOTS = "cisdriver-snapshots-"
 
 
 class PodmanMachines:
@@ -30,11 +34,13 @@ class PodmanMachines:
         self._ssh_port, self._reboots = ssh_port, reboots
         self._nodes: dict[str, node.Node] = {}
         self._images: dict[str, str] = {}
+        self._snapshots: dict[str, dict[str, Path]] = {}
         self._lock = threading.Lock()
         _remove_orphans()
         self._stock = standin.build(state="ami")
 
-    def start(self, instance: str, image: str, keys: list[str]) -> None:
+    def start(self, instance: str, image: str, keys: list[str], volumes: dict[str, int]) -> None:
+        snapshots = self._snapshots.get(image, {})
         with self._lock:
             taken = {one.ssh_port for one in self._nodes.values()}
             port = free_port() if self._ssh_port in taken else self._ssh_port
@@ -45,6 +51,7 @@ class PodmanMachines:
                 ssh_port=port,
                 labels={node.RUN_LABEL: _run(os.getpid())},
                 authorized_key="\n".join(keys),
+                volumes={device: snapshots.get(device, size) for device, size in volumes.items()},
             )
 
     def stop(self, instance: str) -> None:
@@ -60,12 +67,22 @@ class PodmanMachines:
             gone.remove()
 
     def commit(self, instance: str, image: str) -> None:
-        self._images[image] = self._nodes[instance].commit(f"{_REPOSITORY}/{os.getpid()}:{image}")
+        stopped = self._nodes[instance]
+        self._images[image] = stopped.commit(f"{_REPOSITORY}/{os.getpid()}:{image}")
+        copies = {
+            disks.device(volume): _snapshot_folder(os.getpid()) / image / volume.name for volume in stopped.volumes
+        }
+        for volume, copy in zip(stopped.volumes, copies.values(), strict=True):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            disks.copy(volume, copy)
+        self._snapshots[image] = copies
 
     def forget(self, image: str) -> None:
         reference = self._images.pop(image, None)
         if reference is not None:
             standin.podman("rmi", "-f", reference, check=False)
+            shutil.rmtree(_snapshot_folder(os.getpid()) / image, ignore_errors=True)
+            del self._snapshots[image]
 
     def addresses(self) -> dict[str, Address]:
         running = [(name, one) for name, one in list(self._nodes.items()) if one.running()]
@@ -82,20 +99,26 @@ def _run(process: int) -> str:
     return f"{_OWNER}{process}"
 
 
+def _snapshot_folder(process: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"{_SNAPSHOTS}{process}"
+
+
 def _remove(process: int) -> None:
-    """Remove the nodes and images of one sandbox."""
+    """Remove the nodes, images and snapshots of one sandbox."""
     node.prune(_run(process))
+    shutil.rmtree(_snapshot_folder(process), ignore_errors=True)
     listing = standin.podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"{_REPOSITORY}/{process}")
     for reference in listing.stdout.split():
         standin.podman("rmi", "-f", reference, check=False)
 
 
 def orphans() -> list[int]:
-    """Process ids of sandboxes that are gone while nodes or images of theirs are still there."""
+    """Process ids of sandboxes that are gone while nodes, images or snapshots of theirs are still there."""
     form = f'{{{{index .Labels "{node.RUN_LABEL}"}}}}'
     labels = standin.podman("ps", "-a", "--filter", f"label={node.RUN_LABEL}", "--format", form).stdout.split()
     images = standin.podman("images", "--format", "{{.Repository}}").stdout.split()
     numbers = [label.removeprefix(_OWNER) for label in labels if label.startswith(_OWNER)]
+    numbers += [path.name.removeprefix(_SNAPSHOTS) for path in Path(tempfile.gettempdir()).glob(f"{_SNAPSHOTS}*")]
     numbers += [image.removeprefix(f"{_REPOSITORY}/") for image in images if image.startswith(f"{_REPOSITORY}/")]
     return sorted({int(one) for one in numbers if one.isdigit() and not Path(f"/proc/{one}").exists()})
 

@@ -91,6 +91,15 @@ variable "root_volume_size" {
   description = "GiB"
 }
 
+variable "second_volume_size" {
+  type        = number
+  description = "GiB; 0 for none."
+}
+
+variable "second_device_name" {
+  type = string
+}
+
 variable "tags" {
   type        = map(string)
   description = "For everything that exists during the build: these find it again if the build dies."
@@ -141,6 +150,21 @@ source "amazon-ebs" "node" {
     delete_on_termination = true
     encrypted             = var.encrypt
     kms_key_id            = var.kms_key_id
+  }
+
+  # Blank; role partitions lays it out. CreateImage takes every attached volume into the image, mapping and all.
+  dynamic "launch_block_device_mappings" {
+    for_each = var.second_volume_size > 0 ? [var.second_device_name] : []
+    content {
+      device_name           = launch_block_device_mappings.value
+      volume_type           = "gp3"
+      volume_size           = var.second_volume_size
+      iops                  = 3000
+      throughput            = 125
+      delete_on_termination = true
+      encrypted             = var.encrypt
+      kms_key_id            = var.kms_key_id
+    }
   }
 
   communicator         = "ssh"
