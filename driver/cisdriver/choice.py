@@ -83,6 +83,7 @@ def extra_vars(settings: Settings) -> dict[str, Any]:
         "cis_skip": list(settings.skip),
         "cis_strict": list(settings.strict),
         "cis_values": settings.values,
+        "cis_verify_packages": settings.verify_packages or None,
     }
     return {name: value for name, value in given.items() if value not in (None, [], {})}
 

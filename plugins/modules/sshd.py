@@ -74,6 +74,10 @@ def split(line: str) -> Tuple[str, str]:
     return (found.group(1).lower(), found.group(2).strip().strip('"')) if found else ("", "")
 
 
+#: A line that was commented out, and after the mark the line.
+SET_ASIDE = re.compile(r"(?m)^# [\d.]+ cisdriver: (.*)$")
+
+
 def dropin_directory(path: str) -> str:
     return os.path.join(os.path.dirname(path), "*.conf")
 
@@ -122,8 +126,14 @@ def without_contrary(text: str, wanted: Mapping[str, Tuple[str, str]]) -> str:
     for index, keyword, value in lines_for_everyone(text):
         id_, right = wanted.get(keyword, ("", value))
         if value.lower() != right.lower():
-            lines[index] = f"# {id_} cisdriver: {lines[index].lstrip()}"
+            lines[index] = f"# {id_} cisdriver: {lines[index]}"
     return "".join(lines)
+
+
+def with_what_we_set_aside(text: str, owned: str) -> str:
+    """The text with those lines in force again of whose keyword our drop-in says nothing any more."""
+    ours = {split(line)[0] for line in owned.splitlines()}
+    return SET_ASIDE.sub(lambda line: line[0] if split(line[1])[0] in ours else line[1], text)
 
 
 def including(text: str, path: str, owned: bool) -> str:
@@ -157,12 +167,15 @@ def desired(batch: core.Batch) -> Dict[str, str]:
             keyword, value = split(line)
             if keyword not in map(str.lower, ACCESS_LISTS):  # these add up, and none contradicts another
                 wanted[keyword] = (rule["id"], value)
-    texts = {name: without_contrary(text, wanted) for name, text in others.items()}
+    texts = {name: without_contrary(with_what_we_set_aside(text, owned), wanted) for name, text in others.items()}
     texts[main] = including(texts[main], path, bool(owned))
     texts[path] = owned
+    opted_out = core.read(environment)
     for rule in batch.present:
         if rule["want"].get("crypto_policy"):
-            texts[environment] = without_opt_out(core.read(environment), rule["id"])
+            texts[environment] = without_opt_out(opted_out, rule["id"])
+    if environment not in texts and not batch.keep:
+        texts[environment] = SET_ASIDE.sub(r"\1", opted_out)
     return texts
 
 

@@ -38,12 +38,12 @@ def evidence(**more: Any) -> dict[str, Any]:
     return {"object": "net.ipv4.ip_forward (running)", "expected": "0", "found": "1", "ok": False, **more}
 
 
-def document(*changes: Mapping[str, Any], level: int = 1) -> dict[str, Any]:
-    """A results document over al2023: every rule passes, but for the results that ``changes`` (with ``id``) replace."""
+def document(*changes: Mapping[str, Any], level: int = 1, benchmark: str = AL2023) -> dict[str, Any]:
+    """A results document: every rule passes, but for the results that ``changes`` (with ``id``) replace."""
     from cisdriver import collection
 
     changed = {change["id"]: change for change in changes}
-    entries = collection.load().select(collection.catalogue.Selection(AL2023, level))
+    entries = collection.load().select(collection.catalogue.Selection(benchmark, level))
     found = []
     for entry in entries:
         asked = entry.recommendation
@@ -62,7 +62,7 @@ def document(*changes: Mapping[str, Any], level: int = 1) -> dict[str, Any]:
     return {
         "version": "1",
         "source": {"name": "cisdriver audit", "version": "0.1.0"},
-        "benchmark": AL2023,
+        "benchmark": benchmark,
         "level": level,
         "profile": "eks",
         "node": {"name": "node-1", "os": "Amazon Linux 2023", "kernel": "6.12", "started": "2026-01-02T03:04:05+00:00"}

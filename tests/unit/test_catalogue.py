@@ -137,6 +137,39 @@ def test_a_value_replaces_what_set_writes_and_nothing_else(tree: Path) -> None:
             catalogue.tailored(rule, "eks", {"a": value})
 
 
+UPLOAD = (
+    "a:\n  ids: {b-1: '1.1'}\n  applies_if: {value: a}\n  require: {journald: {Upload: {URL: {matches: '.+'}}}}\n"
+    "  set: {journald: {Upload: {URL: null, ServerKeyFile: null}}}\n  value: {keys: [URL, ServerKeyFile]}\n"
+)
+
+
+def test_a_value_that_is_a_mapping_replaces_the_keys_it_names(tree: Path) -> None:
+    write_rules(tree, UPLOAD)
+    rule = catalogue.load(tree).rules["a"]
+    writes = catalogue.tailored(rule, "eks", {"a": {"URL": "https://c"}})
+    assert writes["journald"]["Upload"] == {"URL": "https://c", "ServerKeyFile": None}
+
+
+def test_a_rule_may_wait_for_a_value(tree: Path) -> None:
+    write_rules(tree, UPLOAD)
+    rule = catalogue.load(tree).rules["a"]
+    without = catalogue.Selection("b-1")
+    given = catalogue.Selection("b-1", values={"a": {"URL": "https://c"}})
+    assert without.conditions(rule) == {"value_missing": "a"}
+    assert given.conditions(rule) == {}
+
+
+def test_a_value_may_add_to_what_is_required() -> None:
+    rule = catalogue.Rule(
+        "r", "network", "t", "t.yml", {}, require={"p": {"allow": [1], "x": 2}, "q": {}}, value={"extends": "allow"}
+    )
+    assert catalogue.required(rule, {}) == rule.require
+    assert catalogue.required(rule, {"r": [3]}) == {"p": {"allow": [1, 3], "x": 2}, "q": {}}
+    for wrong in ({}, [], "3"):
+        with pytest.raises(catalogue.CatalogueError, match="r: expected a list to add to allow"):
+            catalogue.required(rule, {"r": wrong})
+
+
 def test_the_version_is_found_in_an_installed_collection(tmp_path: Path) -> None:
     (tmp_path / "MANIFEST.json").write_text('{"collection_info": {"version": "7.8.9"}}')
     assert catalogue.version(tmp_path) == "7.8.9"

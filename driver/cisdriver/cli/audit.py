@@ -12,6 +12,7 @@ from cisdriver.cli import options
 @click.command("audit")
 @options.nodes
 @options.selection
+@click.option("--verify-packages", is_flag=True, default=None, help="Compare packaged files, too: a minute or more.")
 @options.running
 def command(as_json: bool, **flags: Any) -> None:
     """Audit machines against a benchmark, and change nothing.
