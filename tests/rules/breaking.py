@@ -96,7 +96,7 @@ def _file_mode(spec: list[Mapping[str, Any]]) -> Break:
 def _spoil(item: Mapping[str, Any], path: str) -> str:
     """Take away the one thing the item asks for."""
     if {"max_mode", "any_of", "classes"} & set(item):
-        return f"chmod 0777 {path}"
+        return f"chmod 0775 {path}"
     return f"chown 65534 {path}" if "owner" in item else f"chgrp 65534 {path}"
 
 
@@ -151,8 +151,61 @@ def _config_value(spec: list[Mapping[str, Any]]) -> Break:
     return Break(f"sed -i -E 's/^{key} *=.*/{key}=0/' {item['path']}", item["path"])
 
 
+_AUDIT_RULES = "/etc/audit/rules.d/50-cis.rules"
+
+
+def _audit_rules(spec: Mapping[str, Any]) -> Break:
+    """The lines of the first item go from the file. They are put back: a locked kernel takes no load to mend it."""
+    also = ("audit_running_rules_match_disk",)
+    if spec.get("running_as_on_disk"):
+        return Break(f"echo '-w /etc/broken -p wa -k broken' >> {_AUDIT_RULES}", "/etc/broken")
+    if spec.get("immutable"):
+        lock = "/etc/audit/rules.d/99-finalize.rules"
+        return Break(f"mv {lock} /run/broken.rules", "last -e", f"mv /run/broken.rules {lock}", also)
+    item = spec["rules"][0] if "rules" in spec else {"path": "/usr/bin/su"}
+    words = item.get("watch") or item.get("sudo_log") or item.get("path") or item["syscalls"][0]
+    named = {"path": "path=" + words, "syscalls": "-S " + words}
+    pattern = named.get("path" if "path" in item else "syscalls" if "syscalls" in item else "", words)
+    command = f"cp -p {_AUDIT_RULES} /run/broken.rules; sed -i -E '\\%{pattern}[ ,]%d' {_AUDIT_RULES}"
+    return Break(command, words, f"cp -p /run/broken.rules {_AUDIT_RULES}", also)
+
+
+def _boot_args(spec: Mapping[str, Any]) -> Break:
+    """In the entry of the next boot; the running kernel stays as it is."""
+    entries = "/boot/loader/entries"
+    if "absent" in spec:
+        return Break(f"sed -i '/^options/s/$/ {spec['absent'][0]}/' {entries}/*.conf", entries)
+    return Break(f"sed -i -E '/^options/s/ {next(iter(spec['present']))}=[^ ]+//' {entries}/*.conf", entries)
+
+
+def _selinux(spec: Mapping[str, Any]) -> Break:
+    """The exception from enforcing holds only while the rest is right."""
+    key, value = ("SELINUXTYPE", "minimum") if "policy" in spec else ("SELINUX", "disabled")
+    command = f"sed -i 's/^{key}=.*/{key}={value}/' /etc/selinux/config"
+    return Break(command, "/etc/selinux/config", also=("selinux_enforcing",))
+
+
+#: A value that no rule on the journal takes.
+_WRONG_JOURNAL = {"Storage": "volatile", "Compress": "no", "ForwardToSyslog": "yes", "SystemMaxUse": "infinity"}
+#: What rests on a journal that is kept: two exceptions, and that rsyslog's rules do not apply.
+_OF_A_KEPT_JOURNAL = ("rsyslog_installed", "rsyslog_enabled")
+_OF_RSYSLOG = ("journald_forwards_to_rsyslog", "rsyslog_file_permissions", "rsyslog_sends_to_remote_host")
+
+
+def _journald(spec: Mapping[str, Any]) -> Break:
+    """A drop-in that is read last, and has been read."""
+    key = next(iter(spec["Journal"]))
+    path = f"/etc/systemd/journald.conf.d/zzz-{key}.conf"
+    text = f"[Journal]\\n{key}={_WRONG_JOURNAL[key]}\\n"
+    also = {"Storage": _OF_A_KEPT_JOURNAL + _OF_RSYSLOG, "SystemMaxUse": _OF_A_KEPT_JOURNAL}.get(key, ())
+    command = f"mkdir -p {path.rpartition('/')[0]}; printf '{text}' > {path}; systemctl restart systemd-journald"
+    return Break(command, path, also=also)
+
+
 BY_KIND = {
+    "audit_rules": _audit_rules,
     "config_value": _config_value,
+    "journald": _journald,
     "sysctl": _sysctl,
     "kernel_module": _kernel_module,
     "mount_option": _mount_option,
@@ -162,6 +215,12 @@ BY_KIND = {
     "sshd": _sshd,
     "login_defs": _login_defs,
     "banner": _banner,
+    "boot_args": _boot_args,
+    "crypto_policy": lambda _spec: Break("echo LEGACY > /etc/crypto-policies/config", "/etc/crypto-policies/config"),
+    "repository": lambda _spec: Break(
+        "sed -i s/^repo_gpgcheck=1/repo_gpgcheck=0/ /etc/yum.repos.d/amazonlinux.repo", "amazonlinux.repo"
+    ),
+    "selinux": _selinux,
 }
 
 _LOG = "$(find /var/log/audit -type f | head -1)"
@@ -184,9 +243,78 @@ def _login_defs_line(key: str, value: int) -> Break:
     return Break(f"sed -i -E 's/^{key}[ \\t].*/{key} {value}/' /etc/login.defs", key)
 
 
+def _passwd(edit: str, words: str, undo: str, *also: str) -> Break:
+    """An edit of sed's in /etc/passwd."""
+    return Break(f"sed -i '{edit}' /etc/passwd", words, f"sed -i '{undo}' /etc/passwd", also)
+
+
+def _profile(name: str, line: str) -> Break:
+    path = f"/etc/profile.d/{name}"
+    return Break(f"echo '{line}' > {path}", path, f"rm {path}")
+
+
 _AUDIT_LOG = "/var/log/audit/broken.log"
+_PROGRAM = "/usr/local/bin/broken program"
+
+
+def _listener(port: int, *also: str) -> Break:
+    """A service of somebody's, which stays until it is stopped: hardening closes nothing by itself."""
+    start = f"systemd-run -q --unit=broken-{port} python3 -m http.server {port}"
+    wait = f"for i in $(seq 50); do ss -Hltn | grep -q ':{port} ' && break; sleep 0.1; done"
+    return Break(f"{start}; {wait}", f"broken-{port}.service", f"systemctl stop broken-{port}", also)
+
 
 BY_RULE = {
+    "journald_file_permissions": Break(
+        "sed 's/journal 0640/journal 0644/' /usr/lib/tmpfiles.d/systemd.conf > /etc/tmpfiles.d/systemd.conf",
+        "/etc/tmpfiles.d/systemd.conf",
+    ),
+    "rsyslog_remote_input_disabled": Break(
+        """echo 'module(load="imtcp")' > /etc/rsyslog.conf""", "/etc/rsyslog.conf:1", "rm /etc/rsyslog.conf"
+    ),
+    "logrotate_configured": Break("systemctl stop logrotate.timer", "logrotate.timer (running)"),
+    "password_change_dates_in_past": Break(
+        "cp -p /etc/shadow /run/shadow.broken;"
+        " sed -i 's|^ec2-user:.*|ec2-user:$6$salt$x:99999:1:365:7:30::|' /etc/shadow",
+        "ec2-user",
+        "cp -p /run/shadow.broken /etc/shadow",
+    ),
+    # a shell that /etc/shells does not name: the account has no home to be judged for then
+    "system_accounts_secured": Break("usermod -s /bin/ksh games", "games"),
+    # files of root's home now have another group than root
+    "root_primary_group_zero": _passwd(
+        "s/^root:x:0:0:/root:x:0:1:/", "root", "s/^root:x:0:1:/root:x:0:0:/", "dot_files_restricted"
+    ),
+    "shell_timeout_configured": _profile("aa-broken.sh", "TMOUT=0"),
+    "default_umask_restrictive": _profile("zzz-broken.sh", "umask 022"),
+    "passwords_shadowed": _passwd("s/^ec2-user:x:/ec2-user:*:/", "ec2-user", "s/^ec2-user:[*]:/ec2-user:x:/"),
+    "shadow_passwords_not_empty": Break(
+        "sed -i 's/^ec2-user:[^:]*:/ec2-user::/' /etc/shadow",
+        "ec2-user",
+        "sed -i 's/^ec2-user:[^:]*:/ec2-user:!!:/' /etc/shadow",
+    ),
+    "passwd_groups_exist": _passwd("s/^games:x:12:100:/games:x:12:4242:/", "games", "s/:x:12:4242:/:x:12:100:/"),
+    "uids_unique": _passwd("$a broken:x:12:100::/:/usr/sbin/nologin", "broken", "/^broken:/d"),
+    "gids_unique": Break("echo broken:x:12: >> /etc/group", "broken", "sed -i '/^broken:/d' /etc/group"),
+    "user_names_unique": _passwd("$a games:x:4242:100::/:/usr/sbin/nologin", "games", "/^games:x:4242:/d"),
+    "group_names_unique": Break("echo mail:x:4242: >> /etc/group", "mail", "sed -i '/^mail:x:4242:/d' /etc/group"),
+    "root_path_safe": Break(
+        "mkdir /opt/broken; chown 65534 /opt/broken; echo 'PATH=$PATH:/opt/broken' > /etc/profile.d/broken.sh",
+        "/opt/broken",
+        "rm -r /opt/broken /etc/profile.d/broken.sh",
+    ),
+    "root_only_uid_zero": _passwd("$a broken:x:0:0::/:/usr/sbin/nologin", "broken", "/^broken:/d", "uids_unique"),
+    # no more than that: sshd refuses the key of a home that others can write to
+    "home_directories_configured": Break("chmod 0755 /home/ec2-user", "/home/ec2-user"),
+    "dot_files_restricted": Break("chmod 0664 /home/ec2-user/.bashrc", "/home/ec2-user/.bashrc"),
+    "chrony_configured": Break("sed -i 's/ *-u chrony//' /etc/sysconfig/chronyd", "/etc/sysconfig/chronyd"),
+    "mail_agent_local_only": _listener(25, "nonessential_listeners_removed"),
+    "nonessential_listeners_removed": _listener(9999),
+    "ipv6_status_identified": Break(
+        "echo 'net.ipv6.conf.default.disable_ipv6 = 1' > /etc/sysctl.d/99-zz-broken.conf",
+        "99-zz-broken.conf",
+        "rm /etc/sysctl.d/99-zz-broken.conf",
+    ),
     "tmp_separate_mount": Break("systemctl mask -q tmp.mount", "/tmp", "systemctl unmask -q tmp.mount"),
     "dev_shm_separate_mount": Break(
         "sed -i.broken '/\\/dev\\/shm/d' /etc/fstab",
@@ -199,10 +327,24 @@ BY_RULE = {
         "cp -p /etc/ssh/ssh_host_ecdsa_key /etc/ssh/ssh_host_broken_key; chmod 0644 /etc/ssh/ssh_host_broken_key",
         "ssh_host_broken_key",
     ),
-    "motd_permissions": Break("chmod 0777 /etc/motd", "/update-motd/motd"),  # what the link points at
+    "motd_permissions": Break("chmod 0775 /etc/motd", "/update-motd/motd"),  # what the link points at
     "sshd_access_limited": _sshd_dropin("PasswordAuthentication yes"),
     "sshd_root_login_disabled": _sshd_dropin("PermitRootLogin yes", "sshd_access_limited"),
     "sshd_crypto_policy_not_overridden": Break("echo CRYPTO_POLICY= >> /etc/sysconfig/sshd", "/etc/sysconfig/sshd"),
+    "su_access_restricted": Break("sed -i '/^auth.*pam_wheel/d' /etc/pam.d/su", "/etc/pam.d/su"),
+    "authselect_custom_profile_used": Break(
+        "cp --remove-destination /etc/authselect/postlogin /etc/pam.d/postlogin",
+        "/etc/pam.d/postlogin",
+        "ln -sf /etc/authselect/postlogin /etc/pam.d/postlogin",  # until then authselect refuses to change anything
+    ),
+    "pam_faillock_enabled": Break("authselect disable-feature with-faillock", "pam_faillock preauth"),
+    "password_strength_required": Break("sed -i 's/^minlen.*/minlen = 8/' /etc/security/pwquality.conf", "minlen"),
+    "failed_logins_locked_out": Break("sed -i 's/^deny.*/deny = 50/' /etc/security/faillock.conf", "deny"),
+    "password_reuse_limited": Break(
+        "sed -i 's/remember=5/remember=1/' /etc/authselect/custom/cis/password-auth && authselect apply-changes",
+        "/etc/pam.d/password-auth",
+    ),
+    "password_hash_strong": _login_defs_line("ENCRYPT_METHOD", 0),
     "sudo_uses_pty": _sudoers("Defaults !use_pty"),
     "sudo_log_file_configured": _sudoers("Defaults !logfile"),
     "sudo_reauthentication_required": _sudoers("Defaults !authenticate"),
@@ -210,8 +352,18 @@ BY_RULE = {
     "password_minimum_age_set": _login_defs_line("PASS_MIN_DAYS", 0),
     "password_expiration_warning_set": _login_defs_line("PASS_WARN_AGE", 1),
     "inactive_accounts_locked": Break("useradd -D -f -1", "INACTIVE"),
+    "aide_check_scheduled": Break("systemctl disable -q --now aidecheck.timer", "aidecheck.timer"),
+    "audit_tools_integrity_checked": Break("sed -i '/^.usr.sbin.aureport /d' /etc/aide.conf", "/usr/sbin/aureport"),
+    "world_writable_paths_secured": Break(f"touch '{_PROGRAM}'; chmod 0666 '{_PROGRAM}'", _PROGRAM, f"rm '{_PROGRAM}'"),
+    "unowned_files_absent": Break(f"touch '{_PROGRAM}'; chown 4242 '{_PROGRAM}'", _PROGRAM, f"rm '{_PROGRAM}'"),
+    "set_id_programs_known": Break(
+        f"cp /bin/true '{_PROGRAM}'; chmod 4755 '{_PROGRAM}'",
+        _PROGRAM,
+        f"rm '{_PROGRAM}'",
+        also=("audit_privileged_commands",),
+    ),
     "audit_log_file_mode": Break(
-        f"touch {_AUDIT_LOG}; chmod 0666 {_AUDIT_LOG}",
+        f"touch {_AUDIT_LOG}; chmod 0664 {_AUDIT_LOG}",
         _AUDIT_LOG,
         f"rm {_AUDIT_LOG}",
         also=("log_file_access_restricted",),
@@ -230,10 +382,24 @@ BY_RULE = {
     ),
 }
 
-_NO_MOUNT = "a container has no partitions: not applicable there"
+_NO_MOUNT = "this node has one volume: not applicable there; test_partitioned_node.py breaks them"
+_NO_FIREWALL = "no host firewall is in use on a node: test_server_firewall.py breaks it on a server"
+_NO_FIREWALLD = "firewalld is not in use on a node, and the stand-in's is a name: tests/kinds/test_firewall.py"
+_JOURNALD = "journald keeps the logs of a node: not applicable there, until journald does not"
+_NO_COLLECTOR = "it waits for a collector in cis_values: not applicable without one"
 _NO_CRON = "a stock node has neither cron nor at: not applicable there"
 #: Rules that do not apply to a stand-in node, with the reason; the kinds' scenarios cover their states.
 ELSEWHERE = {
+    **dict.fromkeys(_OF_RSYSLOG, _JOURNALD),
+    **dict.fromkeys(["journal_upload_configured", "journal_upload_enabled"], _NO_COLLECTOR),
+    **dict.fromkeys(["firewalld_default_zone_set", "firewalld_unneeded_services_dropped"], _NO_FIREWALLD),
+    **dict.fromkeys(
+        [
+            *("nftables_table_exists", "nftables_base_chains_exist", "firewall_loopback_configured"),
+            *("nftables_established_connections_allowed", "nftables_default_deny"),
+        ],
+        _NO_FIREWALL,
+    ),
     **dict.fromkeys(
         [
             *("var_nodev", "var_nosuid", "home_nodev", "home_nosuid"),
@@ -251,15 +417,27 @@ ELSEWHERE = {
         ],
         _NO_CRON,
     ),
+    "unconfined_services_absent": "a container's kernel gives its processes no labels: not applicable there",
+}
+
+
+#: Rules that rest on what the broken one asks for: a volume without partitions is accepted while what fills it is
+#: bounded, and a set-id program counts as known while its package is there.
+RESTING = {
+    "coredump_storage_disabled": ("var_separate_mount",),
+    "journald_rotation_configured": ("var_separate_mount", "var_log_separate_mount"),
+    "audit_log_size_configured": ("var_log_audit_separate_mount",),
+    "sudo_installed": ("set_id_programs_known",),
 }
 
 
 def how(slug: str, require: Mapping[str, Any]) -> Break:
-    """The way to break a rule. Raises KeyError when neither its kind nor BY_RULE knows one."""
-    if slug in BY_RULE:
-        return BY_RULE[slug]
-    kind = next(kind for kind in require if kind in BY_KIND)
-    return BY_KIND[kind](require[kind])
+    """The way to break a rule. Raises StopIteration when neither its kind nor BY_RULE knows one."""
+    found = BY_RULE.get(slug)
+    if found is None:
+        kind = next(kind for kind in require if kind in BY_KIND)
+        found = BY_KIND[kind](require[kind])
+    return found._replace(also=(*found.also, *RESTING.get(slug, ())))
 
 
 def takes_a_package_away(require: Mapping[str, Any]) -> bool:

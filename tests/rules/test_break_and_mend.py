@@ -29,7 +29,8 @@ pytestmark = pytest.mark.node
 #: Where the audit of a stock node differs from CIS's own kit on a real one, and why.
 DIFFERENCES = {
     "1.1.2.1": "the kit wants an fstab line; systemd's tmp.mount makes /tmp a mount of its own at every boot",
-    "1.2.2": "the kit greps gpgcheck=1; dnf takes True alike",
+    "4.2.6": "the kit wants UsePAM in sshd_config itself; the image states it in sshd_config.d/50-redhat.conf",
+    "5.1.2.1.3": "the kit enables the upload of the journal, though nobody names a collector it could send to",
     "5.2.4.5": "the kit's own rules files were too open; those of a stock node are not",
 }
 
@@ -55,12 +56,24 @@ def test_the_stock_node_was_found_wanting_and_no_probe_erred(hardened: Hardened)
     assert len(not_met(hardened.stock)) > 30
 
 
+def test_at_most_fourteen_fails_are_accepted_each_with_its_reason(hardened: Hardened) -> None:
+    failed = {slug for slug, finding in hardened.hardened.items() if finding["status"] == "fail"}
+    ids = {
+        entry.recommendation.id
+        for entry in catalogue.load().select(SELECTION)
+        if entry.rule and entry.rule.slug in failed
+    }
+    assert len(ids) <= 14, sorted(ids)
+    for slug in failed:
+        assert RULES[slug].eks["why"], slug
+
+
 def test_a_stock_node_is_judged_as_the_kit_of_cis_judged_one(hardened: Hardened) -> None:
     """The verdicts are public: CIS's Build Kit at level 2 on an EKS-optimized AL2023 AMI of 2025."""
     kit = yaml.safe_load(Path(__file__).with_name("stock-verdicts-al2023.yml").read_text())
     by_id = {entry.recommendation.id: entry.rule for entry in catalogue.load().select(SELECTION) if entry.rule}
-    decided = {id_: verdict for id_, verdict in kit.items() if verdict in ("passed", "remediated") and id_ in by_id}
-    assert len(decided) > 100
+    decided = {id_: verdict for id_, verdict in kit.items() if verdict in ("passed", "remediated")}
+    assert len(decided) == 160 and len(DIFFERENCES) <= 5
     differing = {
         id_
         for id_, verdict in decided.items()
