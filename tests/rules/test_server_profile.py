@@ -13,6 +13,12 @@ from .conftest import Hardened, catalogue, put_audit
 pytestmark = pytest.mark.node
 
 SELECTION = catalogue.Selection("al2023-1.0.0", level=2, profile="server")
+#: What makes a stand-in a node of a cluster.
+NODE = (
+    *("/etc/eks", "/etc/kubernetes", "/etc/containerd", "/etc/sysctl.d/[69]*"),
+    *("/usr/bin/kubelet", "/usr/bin/containerd", "/usr/bin/nodeadm*", "/etc/systemd/system/nodeadm*"),
+    *("/etc/systemd/system/kubelet.service", "/usr/lib/systemd/system/containerd.service"),
+)
 #: What no program can decide for a site, or a container cannot have.
 OPEN = {
     "4.2.4": "who may log in",
@@ -28,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardened]:
     from cisdriver.sandbox import node as standin
 
     with standin.start(f"cisdriver-server2-{os.getpid()}", "ami") as node:
+        node.exec(f"systemctl disable -q kubelet containerd; rm -rf {' '.join(NODE)}", check=True)
         put_audit(node)
         inventory = tmp_path_factory.mktemp("server") / "inventory.yml"
         inventory.write_text(node.inventory())
