@@ -106,12 +106,18 @@ def show(name: str, benchmark: str) -> dict[str, Any]:
         "manual": rule.manual,
         "collect": dict(rule.collect),
         "value": dict(rule.value) if rule.value else None,
-        "writes": {profile: rule.writes(profile) for profile in collection.catalogue.PROFILES},
+        "writes": {profile: _written(rule, profile) for profile in collection.catalogue.PROFILES},
         "files": {
             kind: path for kind, path in files(rule).items() if kind in rule.writes("eks") | rule.writes("server")
         },
         "eks": {"verdict": rule.verdict("eks"), **{key: rule.eks[key] for key in rule.eks if key != "verdict"}},
     }
+
+
+def _written(rule: collection.catalogue.Rule, profile: str) -> dict[str, Any]:
+    """What hardening sets; kinds without a module are looked at and no more."""
+    kinds = collection.kinds_with_module()
+    return {kind: want for kind, want in rule.writes(profile).items() if kind in kinds}
 
 
 def _asked(asked: collection.catalogue.Recommendation) -> dict[str, Any]:

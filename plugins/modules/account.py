@@ -66,7 +66,8 @@ class Work:
         self.batch = batch
         self.objects = owned.Objects(batch)
         self.passwd = accounts.raw(f"{ETC}/passwd")
-        self.users = accounts.users(self.passwd)
+        # of several lines of a name the first holds, and is the one that with_field() changes
+        self.users = list({user.name: user for user in reversed(accounts.users(self.passwd))}.values())[::-1]
         self.passwords = accounts.passwords(core.read(f"{ETC}/shadow"))
         self.fields: Dict[Tuple[str, str], str] = {}
         self.commands: List[Tuple[Mapping[str, Any], List[str]]] = []
@@ -111,7 +112,7 @@ class Work:
                 text = accounts.raw(path)
                 for (name, field), value in self.fields.items():
                     text = accounts.with_field(text, name, accounts.FIELDS[field], value)
-                self.batch.write(path, text, os.stat(path).st_mode & 0o7777)
+                self.batch.write(path, text, os.stat(path).st_mode & 0o7777, shown=accounts.without_passwords)
         except OSError as error:
             self.batch.fail(f"{path}: cannot be changed: {error}")
 
@@ -127,6 +128,8 @@ def secure(work: Work, rule: Mapping[str, Any], want: Mapping[str, Any]) -> None
             refuse_to_shut_out(work, rule, user.name)
             work.batch.remember(rule["rule"], f"{user.name}\tshell", user.shell, want["shells"][0])
             work.field(rule, user.name, "shell", user.shell, want["shells"][0])
+        if user.password != "x":  # then it counts, whatever /etc/shadow says
+            work.passwords[user.name] = user.password
         work.lock(rule, user.name)
 
 
@@ -199,7 +202,7 @@ WRITERS: Dict[str, Callable[[Work, Mapping[str, Any], Any], None]] = {
 def give_back(work: Work, slug: str) -> None:
     """What a rule that is no longer selected changed, where it still is as the rule left it."""
     rule = {"rule": slug, "id": "deselected"}
-    users = {user.name: user for user in reversed(work.users)}
+    users = {user.name: user for user in work.users}
     for object_, (was, now) in work.batch.given_back(slug).items():
         name, _tab, field = object_.partition("\t")
         if work.objects.give_back(rule, object_, was, now) or name not in users:
@@ -208,7 +211,6 @@ def give_back(work: Work, slug: str) -> None:
             give_back_password(work, rule, name, was)
         elif str(getattr(users[name], field)) == now:
             work.field(rule, name, field, now, was)
-    work.batch.forget(slug)
 
 
 def give_back_password(work: Work, rule: Mapping[str, Any], name: str, was: str) -> None:
@@ -230,6 +232,8 @@ def apply(batch: core.Batch) -> None:
             if check in WRITERS:
                 WRITERS[check](work, rule, want)
     work.finish()
+    for slug in batch.absent:  # not before: what fails leaves the changes where they are
+        batch.forget(slug)
 
 
 def main() -> None:

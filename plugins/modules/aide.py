@@ -13,9 +13,14 @@ description:
     Owns a block at the end of C(/etc/aide.conf), for the stock file reads no drop-ins. AIDE takes the first line that
     selects a path, so an administrator's line for one of ours is set aside, and comes back when the rule goes.
   - Owns C(aidecheck.service) and C(aidecheck.timer). The check runs at the lowest priority at a random time of the
-    night, so that a fleet does not read all its disks at once.
+    night, so that a fleet does not read all its disks at once. An administrator's units of these names come back when
+    the rule goes.
   - The database is the business of M(cisdriver.amazon_linux.aide_database).
 options:
+  memory:
+    description: The directory on the node that keeps what stood there before.
+    type: path
+    default: /var/lib/cisdriver
   rules:
     description: >-
       Rules as the lookup P(cisdriver.amazon_linux.rules#lookup) gives them; want has C(select), C(leave_out) and
@@ -147,49 +152,66 @@ def objection(batch: core.Batch, path: str) -> str:
 
 
 def schedule(batch: core.Batch, units: str) -> None:
-    """Both units with their links, or neither."""
+    """Both units with their links, or what stood there before."""
     rules = [rule for rule in batch.present if rule["want"].get("scheduled")]
     there = {unit: core.read(f"{units}/{unit}") for unit in FILES}
     if any(core.block_lines(text, slug) for text in there.values() for slug in batch.keep):
         return
-    if not rules and not any(text.startswith(core.HEADER) for text in there.values()):
-        return
+    if rules:
+        put_up(batch, rules, units, there)
+    else:
+        take_down(batch, units, [unit for unit in FILES if there[unit].startswith(core.HEADER)])
+
+
+def put_up(batch: core.Batch, rules: List[Any], units: str, there: Mapping[str, str]) -> None:
     before = {unit: state(batch, unit) for unit in FILES}
-    after = dict.fromkeys(FILES, "enabled" if rules else "not-found")
     for rule in rules:
-        batch.record(rule["rule"], before, after)
-    for unit in FILES:
-        batch.changed_file(unit, before[unit] + "\n", after[unit] + "\n")
-    if not batch.module.check_mode:
-        make_way(batch, before, bool(rules))
+        batch.record(rule["rule"], before, dict.fromkeys(FILES, "enabled"))
+    for unit, text in there.items():
+        if text and not text.startswith(core.HEADER):  # of that name a benchmark's reader makes them by hand
+            batch.remember(rules[0]["rule"], unit, [text, before[unit]], "ours")
     # under the line that says whose they are
-    who = "".join(f"# {rule['id']} {rule['rule']}\n" for rule in rules[:1])
-    texts = {unit: f"{core.HEADER}\n{who}{text}" if rules else "" for unit, text in FILES.items()}
-    written = [batch.write(f"{units}/{unit}", text) for unit, text in texts.items()]
-    if not batch.module.check_mode:
-        start(batch, any(written), bool(rules), before)
-
-
-def make_way(batch: core.Batch, before: Mapping[str, str], wanted: bool) -> None:
-    """Links that must go before the files change: a mask stands in their place, others would dangle."""
+    text = f"{core.HEADER}\n# {rules[0]['id']} {rules[0]['rule']}\n"
     for unit, found in before.items():
-        if found == "masked":
+        batch.changed_file(unit, found + "\n", "enabled\n")
+        if found == "masked" and not batch.module.check_mode:  # the mask is a link in the file's place
             systemctl(batch, "unmask", unit)
-    if not wanted:
-        systemctl(batch, "disable", *FILES)
-        if runtime.manager_runs():
-            systemctl(batch, "stop", "aidecheck.timer")
-
-
-def start(batch: core.Batch, written: bool, wanted: bool, before: Mapping[str, str]) -> None:
-    if written and runtime.manager_runs():
-        systemctl(batch, "daemon-reload")
-    if not wanted:
+    written = [batch.write(f"{units}/{unit}", text + FILES[unit]) for unit in FILES]
+    if batch.module.check_mode:
         return
-    if written or set(before.values()) != {"enabled"}:
+    if any(written) and runtime.manager_runs():
+        systemctl(batch, "daemon-reload")
+    if any(written) or set(before.values()) != {"enabled"}:
         systemctl(batch, "enable", *FILES)
     if runtime.manager_runs():
         systemctl(batch, "start", "aidecheck.timer")
+
+
+def take_down(batch: core.Batch, units: str, ours: List[str]) -> None:
+    """Our units go, and what an administrator had in their place comes back as it was."""
+    remembered = {unit: was for slug in batch.absent for unit, (was, _now) in batch.given_back(slug).items()}
+    back = {unit: remembered.get(unit, ["", "not-found"]) for unit in ours}
+    for unit, (_text, was) in back.items():
+        batch.changed_file(unit, state(batch, unit) + "\n", was + "\n")
+    if ours and not batch.module.check_mode:  # links would dangle
+        systemctl(batch, "disable", *ours)
+        if "aidecheck.timer" in ours and runtime.manager_runs():
+            systemctl(batch, "stop", "aidecheck.timer")
+    written = [batch.write(f"{units}/{unit}", text) for unit, (text, _was) in back.items()]
+    if any(written) and not batch.module.check_mode:
+        if runtime.manager_runs():
+            systemctl(batch, "daemon-reload")
+        restart(batch, {unit: was for unit, (_text, was) in back.items()})
+    for slug in batch.absent:
+        batch.forget(slug)
+
+
+def restart(batch: core.Batch, was: Mapping[str, str]) -> None:
+    for unit, found in was.items():
+        if found.startswith("enabled"):
+            systemctl(batch, "enable", unit)
+        if found == "enabled" and unit.endswith(".timer") and runtime.manager_runs():
+            systemctl(batch, "start", unit)
 
 
 def state(batch: core.Batch, unit: str) -> str:
@@ -214,7 +236,7 @@ def apply(batch: core.Batch, conf: str = CONF, units: str = UNITS) -> None:
 
 
 def main() -> None:
-    batch = core.batch_module()
+    batch = core.batch_module("aide")
     apply(batch)
     batch.exit()
 

@@ -97,7 +97,8 @@ def condition(database: str, conf: str, rebuild: bool) -> str:
 
 def build(batch: core.Batch, conf: str, database: str) -> None:
     new = file_of(batch, conf, "database_out")
-    rc, out, err = runtime.run(batch.module, ["nice", "-n", "10", "aide", f"--config={conf}", "--init"])
+    idle = ["ionice", "-c", "3", "nice", "-n", "10"]
+    rc, out, err = runtime.run(batch.module, [*idle, "aide", f"--config={conf}", "--init"])
     if rc or not modified(new):
         what = (err or out).strip() or f"{new} was not written"
         batch.fail(f"aide --init: exit {rc}: {what}; the old database, if there was one, stays")

@@ -276,7 +276,8 @@ def apply(batch: core.Batch, path: str) -> None:
     for file, text in texts.items():
         batch.write(file, text, mode=MODE)
     batch.restrict(path, MODE)
-    settle(batch, path, texts, old)
+    if batch.present or texts != old:  # with nothing selected, what others loaded into the kernel is theirs
+        settle(batch, path, texts, old)
 
 
 def try_out(batch: core.Batch, path: str, state: Optional[Kernel]) -> None:

@@ -57,12 +57,12 @@ rules:
 import glob
 import os
 import re
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Optional
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, runtime
 
-#: ``GRUB_CMDLINE_LINUX="..."`` with either quote or none, and whatever follows it on the line.
-ASSIGNED = re.compile(r"""^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(["']?)(.*?)\3(\s*(?:#.*)?)$""")
+#: ``GRUB_CMDLINE_LINUX="..."`` or ``+=`` with either quote or none, and whatever follows it on the line.
+ASSIGNED = re.compile(r"""^(\s*(?:export\s+)?(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)\+?=)(["']?)(.*?)\3(\s*(?:#.*)?)$""")
 NAME = "GRUB_CMDLINE_LINUX"
 #: In memory, the kernels that were there first: what later ones have came from the defaults we wrote.
 KERNELS = "kernels"
@@ -136,13 +136,22 @@ def assigned_to(line: str) -> str:
     return assigned[2] if assigned else ""
 
 
+def line_of(lines: List[str], name: str) -> Optional[int]:
+    """Index of the line that holds the arguments of a name: the last that sets it, else the last that adds to it."""
+    at = [index for index, line in enumerate(lines) if assigned_to(line) == name]
+    sets = [index for index in at if not lines[index].partition("=")[0].endswith("+")]
+    return (sets or at or [None])[-1]
+
+
 def default_places(text: str) -> List[Place]:
-    """The two variables; the last line of a name is the one that counts, a missing GRUB_CMDLINE_LINUX is empty."""
+    """The two variables; a missing GRUB_CMDLINE_LINUX is empty."""
     found = {NAME: Place(NAME, [])}
-    for line in text.splitlines():
-        assigned = ASSIGNED.match(line)
+    lines = text.splitlines()
+    for name in (NAME, f"{NAME}_DEFAULT"):
+        at = line_of(lines, name)
+        assigned = ASSIGNED.match(lines[at]) if at is not None else None
         if assigned:
-            found[assigned[2]] = Place(assigned[2], assigned[4].split())
+            found[name] = Place(name, assigned[4].split())
     return list(found.values())
 
 
@@ -163,11 +172,11 @@ def with_places(text: str, places: List[Place]) -> str:
     for place in places:
         if place.words == place.before:
             continue
-        at = [index for index, line in enumerate(lines) if assigned_to(line) == place.name]
-        old = ASSIGNED.match(lines[at[-1]]) if at else None
-        if old:
+        at = line_of(lines, place.name)
+        old = ASSIGNED.match(lines[at]) if at is not None else None
+        if at is not None and old:
             quote = old[3] or '"'
-            lines[at[-1]] = f"{old[1]}{quote}{reworded(old[4], place)}{quote}{old[5]}"
+            lines[at] = f"{old[1]}{quote}{reworded(old[4], place)}{quote}{old[5]}"
         else:
             lines.append(f'{place.name}="{reworded("", place)}"')
     return "\n".join(lines) + "\n"

@@ -73,13 +73,22 @@ def settings(text: str) -> Iterator[Tuple[int, str, str, str]]:
             yield index, section, key.strip(), value.strip()
 
 
-def changed_lines(text: str, section: Optional[str], key: str, value: str) -> str:
+def changed_lines(text: str, section: Optional[str], key: str, value: Any) -> str:
     """The text with the key's lines at the value; section None means any."""
     lines = text.splitlines(keepends=True)
     for index, in_section, name, found in settings(text):
-        if name == key and section in (None, in_section) and found != value:
-            lines[index] = assigned(lines[index], value)
+        if name == key and section in (None, in_section) and found != settled(value, found):
+            lines[index] = assigned(lines[index], settled(value, found))
     return "".join(lines)
+
+
+def settled(value: Any, found: str) -> str:
+    """The value to write: of ``{min: 8, max: 99}`` the one that is there if it lies between, else the least."""
+    if not isinstance(value, dict):
+        return str(value)
+    least = int(value["min"])
+    fits = found.isdigit() and least <= int(found) <= int(value.get("max", found))
+    return found if fits else str(least)
 
 
 def assigned(line: str, value: str) -> str:
@@ -122,7 +131,8 @@ def give_back(batch: core.Batch, texts: Dict[str, str]) -> None:
             path, place, key = name.split("\t")
             section = None if place == ANY else place
             text = texts.setdefault(path, core.read(path))
-            if found(text, section, key) == after:
+            # a rule that ran again after an administrator added lines remembers more lines than there once were
+            if found(text, section, key) == after and len(before) in (0, len(after)):
                 texts[path] = without(text, place, key) if not before else with_values(text, section, key, before)
                 batch.record(slug, {f"{path} {key}": after}, {f"{path} {key}": before})
         batch.forget(slug)
@@ -139,9 +149,9 @@ def apply(batch: core.Batch, unit: str = "") -> None:
                 for key, value in wanted.items():
                     if needed and section and not found(text, section, HEADER):
                         batch.remember(rule["rule"], "\t".join((path, section, HEADER)), [], [""])
-                    texts[path] = changed_lines(texts[path], section, key, str(value))
+                    texts[path] = changed_lines(texts[path], section, key, value)
                     if needed and not found(texts[path], section, key):
-                        texts[path] = with_line(texts[path], section or "", key, str(value))
+                        texts[path] = with_line(texts[path], section or "", key, settled(value, ""))
                     before, after = found(text, section, key), found(texts[path], section, key)
                     batch.record(rule["rule"], {f"{path} {key}": before}, {f"{path} {key}": after})
                     place = ANY if section is None else section

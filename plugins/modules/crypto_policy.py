@@ -84,10 +84,10 @@ def take(batch: core.Batch, policy: str) -> None:
 
 def give_back(batch: core.Batch, slug: str, now: Dict[str, str]) -> None:
     remembered = batch.given_back(slug).get("policy")
-    batch.forget(slug)
     if remembered and now.get("config") == remembered[1]:
         batch.record(slug, now, dict.fromkeys(now, remembered[0]))
         take(batch, remembered[0])
+    batch.forget(slug)  # not before: take() may fail, and writes the memory down
 
 
 def apply(batch: core.Batch) -> None:

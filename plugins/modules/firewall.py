@@ -74,13 +74,6 @@ RUNNING = f"{' '.join(TABLE)} (running)"
 PROC = "/proc"
 
 
-def boot_state(batch: core.Batch, unit: str) -> str:
-    rc, out, err = runtime.run(batch.module, ["systemctl", "is-enabled", unit])
-    if rc and not out.strip() and "No such file" not in err and "not-found" not in err:
-        batch.fail(f"systemctl is-enabled {unit}: exit {rc}: {err.strip()}")
-    return out.strip() or "not-found"
-
-
 def runs(batch: core.Batch, unit: str) -> bool:
     return runtime.manager_runs() and runtime.run(batch.module, ["systemctl", "is-active", unit])[1].strip() == "active"
 
@@ -90,9 +83,8 @@ class Units:
 
     def __init__(self, batch: core.Batch) -> None:
         self.batch = batch
-        self.was = {unit: boot_state(batch, unit) for unit in (FIREWALLD, NFTABLES, *IPTABLES)}
-        self.state = dict(self.was)
-        self.active = {unit: runs(batch, unit) for unit in self.was}
+        self.state = {unit: runtime.boot_state(batch, unit) for unit in (FIREWALLD, NFTABLES, *IPTABLES)}
+        self.active = {unit: runs(batch, unit) for unit in self.state}
         self._todo: List[Tuple[str, str]] = []
 
     def used(self, unit: str) -> bool:
@@ -123,7 +115,6 @@ class Units:
                 if before == "masked" or before.startswith("enabled"):
                     self._todo.append(("mask" if before == "masked" else "enable", unit))
                 self.state[unit] = before
-        self.batch.forget(slug)
 
     def settle(self) -> None:
         for verb, unit in self._todo if not self.batch.module.check_mode else ():
@@ -271,6 +262,8 @@ def including(text: str, path: str, owned: bool) -> str:
     said = [each.strip() for each in lines if each.strip() and not each.lstrip().startswith("#")]
     if owned and said and said[-1] == line and said.count(line) == 1:
         return text
+    if not owned and line not in said:
+        return text
     lines = [each for each in lines if each.strip() != line] + ([line] if owned else [])
     return "\n".join(lines) + "\n" if lines else ""
 
@@ -294,11 +287,22 @@ def record(batch: core.Batch, old: str, rules: Dict[str, nftables.Asked], differ
             batch.record(slug, {RUNNING: now}, {RUNNING: "as written"})
 
 
+def guard(batch: core.Batch) -> None:
+    """Fail before anything is written where a host firewall would cost a node its pods."""
+    mark = runtime.node_mark()
+    for rule in batch.present if mark else ():
+        batch.fail(
+            f"rule {rule['rule']} ({rule['id']}): a host firewall would cut the pods of this Kubernetes node (it has"
+            f" {mark}); use cis_profile eks, or cis_skip"
+        )
+
+
 def apply(batch: core.Batch) -> None:
     """Work out units and table, try it, put it in place, load it, and only then change the units."""
     params = batch.module.params
     if not (batch.present or os.path.exists(params["path"]) or any(map(batch.given_back, batch.absent))):
         return  # as on every EKS node
+    guard(batch)
     units = Units(batch)
     for slug in batch.absent:
         units.give_back(slug)
@@ -320,6 +324,8 @@ def apply(batch: core.Batch) -> None:
         if wanted != running:
             load(batch, text, running)
     units.settle()
+    for slug in batch.absent:  # not before: a unit may refuse
+        batch.forget(slug)
 
 
 def main() -> None:

@@ -95,7 +95,6 @@ def apply(batch: core.Batch) -> None:
             if text and current(text) == now:
                 batch.record(slug, {path: now}, {path: was})
                 text = with_lines(text, was)
-        batch.forget(slug)
     for rule in batch.present:
         batch.record(rule["rule"], {}, {})
         wanted = rule["want"].get("postfix")
@@ -108,6 +107,8 @@ def apply(batch: core.Batch) -> None:
         text = text if was == now else with_lines(text, now)
     if batch.write(path, text) and before and not batch.module.check_mode:
         restart(batch)
+    for slug in batch.absent:  # not before: the file may refuse to be written
+        batch.forget(slug)
 
 
 def restart(batch: core.Batch) -> None:

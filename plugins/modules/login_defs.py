@@ -83,7 +83,12 @@ def edited(text: str, key: str, value: str, equals: str) -> str:
     """The text with the key's lines at the value; a new line at the end where it has none."""
     if current(text, key) is None:
         return text + ("\n" if text and not text.endswith("\n") else "") + f"{key}{equals}{value}\n"
-    return pattern(key).sub(lambda found: found[1] + value, text)
+
+    def line(found: "re.Match[str]") -> str:
+        # useradd takes nothing but KEY=, and login.defs no = at all
+        return (f"{key}=" if equals == "=" else found[1].replace("=", equals)) + value
+
+    return pattern(key).sub(line, text)
 
 
 def apply(batch: core.Batch) -> None:
@@ -92,7 +97,6 @@ def apply(batch: core.Batch) -> None:
     for slug in reversed(batch.absent):
         for path in texts:
             texts[path] = edits.give_back(batch, slug, path, texts[path])
-        batch.forget(slug)
     for rule in batch.present:
         for key, value in rule["want"].items():
             path, equals = (files["useradd"], "=") if key == "INACTIVE" else (files["login_defs"], "\t")
@@ -103,6 +107,8 @@ def apply(batch: core.Batch) -> None:
             batch.record(rule["rule"], {key: present}, {key: after})
     for path, text in texts.items():
         batch.write(path, text)
+    for slug in batch.absent:  # not before: a write that fails leaves the edits where they are
+        batch.forget(slug)
 
 
 def main() -> None:

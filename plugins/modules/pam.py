@@ -221,15 +221,25 @@ def select(batch: core.Batch, stacks: Stacks) -> None:
     if batch.module.check_mode:
         authselect.select(stacks.features(), first=not stacks.ours)
         return
+    batch.store()  # the profile may be there already, and nothing written since: the origin has to be known first
     try:
         authselect.select(stacks.features(), first=not stacks.ours)
         prove(stacks, before)
     except (RuntimeError, OSError) as error:
-        for path, was in saved.items():
+        left = roll_back(saved)
+        kept = f"Not put back: {'; '.join(left)}" if left else "The stacks are as they were"
+        batch.fail(f"{authselect.id}: {error}. {kept}; skip the rules on PAM, or mend what it names")
+
+
+def roll_back(saved: Mapping[str, tool.Entry]) -> List[str]:
+    """Put everything back that can be; what cannot, with the reason."""
+    left = []
+    for path, was in saved.items():
+        try:
             tool.put_back(path, was)
-        batch.fail(
-            f"{authselect.id}: {error}. The stacks are as they were; skip the rules on PAM, or mend what it names"
-        )
+        except OSError as error:
+            left.append(f"{path}: {error.strerror}")
+    return left
 
 
 def show(batch: core.Batch, stacks: Stacks, after: Mapping[str, str]) -> None:
@@ -329,7 +339,12 @@ def restore(
 ) -> None:
     """By authselect itself, then file by file: its backup may be gone, and it knows nothing of comments."""
     if selected:
-        authselect.run("select", *selected, "--force", "--nobackup")
+        rc, said = authselect.run("select", *selected, "--force", "--nobackup")
+        if rc:
+            batch.fail(
+                f"authselect select {' '.join(selected)}: exit {rc}: {said}. That was selected before {authselect.id},"
+                f" which stays; select another profile, whereupon {authselect.id} goes, or keep the rules on PAM"
+            )
     else:
         authselect.run("backup-restore", tool.BACKUP)
     try:

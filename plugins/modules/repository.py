@@ -132,7 +132,8 @@ def refused(batch: core.Batch, texts: Mapping[str, str], main: str, ids: List[st
     directory = tempfile.mkdtemp(prefix="cisdriver-")
     try:
         for path, text in texts.items():
-            with open(os.path.join(directory, os.path.basename(path)), "w", encoding="utf-8") as file:
+            copy = os.path.join(directory, os.path.basename(path))
+            with open(copy, "w", encoding="utf-8", errors="surrogateescape") as file:  # as core.read() gives it
                 file.write(text)
         argv = ["dnf", "-y", "-c", os.path.join(directory, os.path.basename(main)), f"--setopt=reposdir={directory}"]
         # a repository that is skipped because it cannot be checked would count as loaded

@@ -74,7 +74,9 @@ NETWORK = r"(?:imtcp|imptcp|imudp|imrelp|imgssapi|imdtls|im3195)"
 LEGACY_INPUT = re.compile(
     rf"(?im)^\s*\$(?:ModLoad\s+\S*?{NETWORK}(?:\.so)?\s*$|InputTCP|InputPTCP|UDPServer|InputRELP|InputGSS|Input3195).*$"
 )
-INPUT = re.compile(rf"(?is)\b(?:module|input)\s*\(\s*[^)]*?\b(?:load|type)\s*=\s*\"[^\"]*?{NETWORK}(?:\.so)?\"[^)]*\)")
+INPUT = re.compile(
+    rf"(?ims)^[^#\n]*?\b(?:module|input)\s*\(\s*[^)]*?\b(?:load|type)\s*=\s*\"[^\"]*?{NETWORK}(?:\.so)?\"[^)]*\)"
+)
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
 
@@ -123,10 +125,8 @@ def without_input(text: str, id_: str) -> str:
             start = text.rfind("\n", 0, max(found.start(), found.end() - len(found[0].lstrip()))) + 1
             end = text.find("\n", found.end())
             end = len(text) if end < 0 else end
-            lines = text[start:end].split("\n")
-            if not lines[0].lstrip().startswith("#"):
-                commented = [f"# {id_} cisdriver: {line}" for line in lines]
-                text = text[:start] + "\n".join(commented) + text[end:]
+            commented = [f"# {id_} cisdriver: {line}" for line in text[start:end].split("\n")]
+            text = text[:start] + "\n".join(commented) + text[end:]
     return text
 
 

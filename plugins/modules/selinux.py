@@ -78,9 +78,13 @@ AUTORELABEL = "-F\n"
 
 
 def configured(text: str, key: str) -> str:
-    """The first value of a key, as libselinux reads it: at the start of a line, no blank before the sign."""
-    found = re.search(rf"(?m)^{key}=[ \t]*(\S*)", text)
-    return found[1].lower() if found else ""
+    """The first value of a key, as libselinux reads it: at the start of a line, no blank before the sign.
+
+    Of a mode the first word counts, in any case; of a policy, the name of a directory, the line as it stands.
+    """
+    found = re.search(rf"(?m)^{key}=(.*)", text)
+    value = found[1].strip() if found else ""
+    return (value.split() or [""])[0].lower() if key == KEYS["mode"] else value
 
 
 def with_value(text: str, key: str, value: str) -> str:
@@ -192,7 +196,6 @@ def give_back(batch: core.Batch, slug: str, text: str) -> str:
 
 def change(batch: core.Batch, rule: Mapping[str, Any], text: str, original: str) -> str:
     """The configuration as a rule wants it."""
-    batch.record(rule["rule"], {}, {})
     for name, accepted in rule["want"].items():
         key = KEYS[name]
         now = configured(text, key)
@@ -212,6 +215,8 @@ def apply(batch: core.Batch) -> None:
     params = batch.module.params
     path = os.path.realpath(params["config"])  # /etc/sysconfig/selinux links here
     before = text = core.read(path)
+    for rule in batch.present:
+        batch.record(rule["rule"], {}, {})
     if not before:
         return  # no SELinux on this machine
     # the rule that made it enforcing found what another had made of disabled: it goes first

@@ -63,16 +63,6 @@ def systemctl(batch: core.Batch, *words: str) -> Tuple[int, str, str]:
     return runtime.run(batch.module, ["systemctl", *words])
 
 
-def boot_state(batch: core.Batch, unit: str) -> str:
-    rc, out, err = systemctl(batch, "is-enabled", unit)
-    if out.strip():
-        return out.strip()
-    if "No such file or directory" in err or "not-found" in err:
-        return "not-found"
-    batch.fail(f"systemctl is-enabled {unit}: exit {rc}: {err.strip()}")
-    return ""
-
-
 def runs(batch: core.Batch, unit: str) -> bool:
     return runtime.manager_runs() and systemctl(batch, "is-active", unit)[1].strip() in RUNNING
 
@@ -94,7 +84,7 @@ def described(state: str, running: Optional[bool]) -> str:
 
 def observed(batch: core.Batch, wanted: str, unit: str) -> Tuple[str, Optional[bool]]:
     """State at boot, and whether it runs where that matters."""
-    return boot_state(batch, unit), runs(batch, unit) if wanted in STOPPED else None
+    return runtime.boot_state(batch, unit), runs(batch, unit) if wanted in STOPPED else None
 
 
 def settle(batch: core.Batch, rule: Mapping[str, Any], wanted: str, unit: str, was: Tuple[str, Optional[bool]]) -> None:
@@ -117,10 +107,10 @@ def settle(batch: core.Batch, rule: Mapping[str, Any], wanted: str, unit: str, w
 
 
 def change(batch: core.Batch, rule: Mapping[str, Any], verb: str, unit: str, wanted: str) -> None:
-    if verb == "enable" and boot_state(batch, unit) == "masked":
+    if verb == "enable" and runtime.boot_state(batch, unit) == "masked":
         must(batch, rule, "unmask", unit)
     must(batch, rule, verb, unit)
-    state = boot_state(batch, unit)
+    state = runtime.boot_state(batch, unit)
     if state not in VERBS[wanted][0]:
         who = f"rule {rule['rule']} ({rule['id']})"
         batch.fail(f"{who}: {unit}: expected {wanted} after systemctl {verb}, found {state}")
@@ -133,16 +123,15 @@ def change(batch: core.Batch, rule: Mapping[str, Any], verb: str, unit: str, wan
 def must(batch: core.Batch, rule: Mapping[str, Any], verb: str, unit: str) -> None:
     rc, _out, err = systemctl(batch, verb, unit)
     if rc:
-        batch.fail(
-            f"rule {rule['rule']} ({rule['id']}): systemctl {verb} {unit}: exit {rc}: {err.strip()};"
-            f" if {unit} is a file of its own in /etc/systemd/system, move it away, or skip the rule"
-        )
+        file = f"if {unit} is a file of its own in /etc/systemd/system, move it away, or skip the rule"
+        hint = file if verb == "mask" else f"see systemctl status {unit}, or skip the rule"
+        batch.fail(f"rule {rule['rule']} ({rule['id']}): systemctl {verb} {unit}: exit {rc}: {err.strip()}; {hint}")
 
 
 def give_back(batch: core.Batch, slug: str) -> None:
     """The state at boot that the units of a rule had before it."""
     for unit, (was, now) in batch.given_back(slug).items():
-        if boot_state(batch, unit) != now:
+        if runtime.boot_state(batch, unit) != now:
             continue
         batch.record(slug, {unit: now}, {unit: was})
         batch.changed_file(unit, now + "\n", was + "\n")

@@ -170,19 +170,18 @@ def apply(batch: core.Batch, path: str, unit_dropin: str) -> None:
     for rule in batch.present:
         old, new = core.block_lines(before, rule["rule"]), core.block_lines(after, rule["rule"])
         batch.record(rule["rule"], {path: old}, {path: new})
-    for slug in batch.absent:
-        batch.forget(slug)
     for name, text in edited.items():
         batch.write(name, text, validate=lambda new, name=name: parses(batch, name, new))
     batch.write(path, after, validate=lambda new: parses(batch, path, new))
+    for slug in batch.absent:  # not before: a write that fails leaves the edits where they are
+        batch.forget(slug)
     if unit_dropin:
         unit_umask.apply(batch, unit_dropin)
 
 
 def rewritten(batch: core.Batch, path: str, name: str, text: str, sets_tmout: bool, keeps_tmout: bool) -> str:
     """One file of others as the rules want it."""
-    remembered = any(key.startswith(f"{name}\t") for slug in batch.absent for key in batch.given_back(slug))
-    for slug in reversed(batch.absent) if remembered else ():
+    for slug in reversed(batch.absent):
         text = edits.give_back(batch, slug, name, text)
     new = overrides.set_aside(
         text, path, lambda line: sets_tmout and is_about_tmout(line), lambda _line: not keeps_tmout, NOTHING

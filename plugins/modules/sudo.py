@@ -74,7 +74,7 @@ def included(main: str, path: str) -> List[str]:
     listed = os.listdir(directory) if os.path.isdir(directory) else []
     names = [name for name in listed if "." not in name and not name.endswith("~")]
     beside = [os.path.join(directory, name) for name in sorted(names, key=os.fsencode)]
-    return [main] + [name for name in beside if name != path]
+    return [main] + [name for name in beside if name != path and os.path.isfile(name)]
 
 
 def lines_of(rule: Mapping[str, Any], others: Mapping[str, str]) -> List[str]:

@@ -62,7 +62,6 @@ KUBELET_KEYS = (
     "kernel.keys.root_maxbytes",
 )
 FORWARDING = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding")
-NODE_MARKS = ("/etc/eks", "/usr/bin/kubelet", "/etc/kubernetes/kubelet", "/etc/sysctl.d/99-kubernetes-cri.conf")
 
 
 def lines_of(rule: Mapping[str, Mapping[str, object]]) -> List[str]:
@@ -84,15 +83,15 @@ def parsed(line: str) -> Tuple[Optional[str], Optional[str]]:
 
 def guard(batch: core.Batch) -> None:
     """Fail before anything is written when a rule would cost the node its kubelet or its pods."""
-    marks = [mark for mark in NODE_MARKS if os.path.exists(mark)]
+    mark = runtime.node_mark()
     for rule in batch.present:
         who = f"rule {rule['rule']} ({rule['id']})"
         for key, value in rule["want"].items():
             if key in KUBELET_KEYS:
                 batch.fail(f"{who}: {key} is never written: the kubelet checks it and would not start")
-            if key in FORWARDING and str(value) == "0" and marks:
+            if key in FORWARDING and str(value) == "0" and mark:
                 batch.fail(
-                    f"{who}: {key} = 0 would cut the pods of this Kubernetes node (it has {marks[0]});"
+                    f"{who}: {key} = 0 would cut the pods of this Kubernetes node (it has {mark});"
                     " use cis_profile eks, or cis_skip"
                 )
 

@@ -132,7 +132,6 @@ def give_back(batch: core.Batch, slug: str, main: str, environment: str) -> Tupl
         if name == batch.module.params["environment"] and options(environment)[1] == after:
             environment = with_options(environment, before)
             batch.record(slug, {name: after}, {name: before})
-    batch.forget(slug)
     return main, environment
 
 
@@ -176,6 +175,8 @@ def apply(batch: core.Batch) -> None:
     ]
     if any(changed) and not batch.module.check_mode:
         restart(batch)
+    for slug in batch.absent:  # not before: a file may refuse to be written
+        batch.forget(slug)
 
 
 def restart(batch: core.Batch) -> None:

@@ -275,8 +275,14 @@ def tailored(rule: Rule, profile: str, values: Mapping[str, Any]) -> dict[str, A
 def _replaced(spec: Any, value: Any) -> Any:
     """``spec`` with its scalar leaves replaced by ``value``: a tailorable rule has one value.
 
-    A value that is a mapping replaces the keys it names, where ``spec`` has them all.
+    A value that is a mapping replaces the keys it names, where ``spec`` has them all. In a list of items, values stand
+    below ``values`` and ``every``, and the rest says where they belong.
     """
+    if isinstance(spec, list):
+        return [
+            {key: _replaced(part, value) if key in ("values", "every") else part for key, part in item.items()}
+            for item in spec
+        ]
     if isinstance(spec, Mapping) and isinstance(value, Mapping) and set(value) <= set(spec):
         return {**spec, **value}
     if isinstance(spec, Mapping):

@@ -186,9 +186,20 @@ def test_path_of_root(tmp_path: Path, name: str, path: str, status: str) -> None
 
 def test_a_profile_that_hangs_is_an_error(tmp_path: Path) -> None:
     asked = shells.argv("root", "login shell", 'printf "%s" "$PATH"', path="/sbin:/bin:/usr/sbin:/usr/bin")
-    node = machine(tmp_path, ETC, {" ".join(asked): core.Output(124, "", "")})
-    with pytest.raises(core.ProbeError, match="10 seconds"):
-        probe.check(node, {"root_path": "safe"})
+    for code in (124, -9):
+        node = machine(tmp_path, ETC, {" ".join(asked): core.Output(code, "", "")})
+        with pytest.raises(core.ProbeError, match="10 seconds"):
+            probe.check(node, {"root_path": "safe"})
+
+
+def test_what_a_hanging_profile_started_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would keep the pipes open, and the audit waiting."""
+    monkeypatch.setattr(shells, "SECONDS", 1)
+    monkeypatch.setitem(shells.SHELLS, "login shell", ("/bin/bash", "-c", "sleep 30; true"))
+    begun = time.monotonic()
+    with pytest.raises(core.ProbeError, match="gives no answer"):
+        shells.ask(core.Node(), "root", "login shell", "umask")
+    assert time.monotonic() - begun < 10
 
 
 HOMES = {"homes": {"max_mode": "0750"}}
@@ -341,7 +352,12 @@ def test_system_accounts_are_shut_and_given_back(etc: Path, tmp_path: Path) -> N
 
 
 def test_no_password_shows_in_the_answer(etc: Path, tmp_path: Path) -> None:
+    (etc / "passwd").write_text(PASSWD + "agent:$6$secret:990:990::/:/bin/bash\n")
     (etc / "shadow").write_text(SHADOW.replace("bin:*", "bin:$6$secret"))
+    rules, more = [rule("r", "4.6.2", SYSTEM)], {"memory": tmp_path / "memory", "program": Usermod(etc)}
+    assert "agent:(not shown):990" in str(applied(account.apply, rules, check=True, **more)["diff"])
+    assert "secret" not in str(applied(account.apply, rules, **more))
+    (etc / "passwd").write_text(PASSWD)
     assert "secret" not in str(ran(etc, SYSTEM, tmp_path / "memory"))
 
 
@@ -365,6 +381,29 @@ def test_what_an_administrator_changed_since_is_not_given_back(etc: Path, tmp_pa
     (etc / "passwd").write_text(now)
     assert not ran(etc, None, tmp_path / "memory")["changed"]
     assert (etc / "passwd").read_text() == now
+
+
+def test_of_two_lines_of_a_name_the_first_holds(etc: Path, tmp_path: Path) -> None:
+    spoiled = PASSWD + "agent:x:990:990::/:/sbin/nologin\nagent:x:990:990::/:/bin/bash\n"
+    (etc / "passwd").write_text(spoiled)
+    ran(etc, SYSTEM, tmp_path / "memory")
+    assert "agent:x:990:990::/:/bin/bash\n" in (etc / "passwd").read_text()
+
+
+def test_a_password_outside_of_shadow_is_locked_too(etc: Path, tmp_path: Path) -> None:
+    (etc / "passwd").write_text(PASSWD.replace("bin:x:", "bin:$6$x:"))
+    answer = applied(account.apply, [rule("r", "4.6.2", SYSTEM)], memory=tmp_path / "memory", program=Usermod(etc))
+    assert answer["rules"]["r"]["after"]["password of bin"] == "locked"
+
+
+def test_what_fails_to_be_given_back_is_not_forgotten(etc: Path, tmp_path: Path) -> None:
+    (etc / "shadow").write_text(SHADOW.replace("bin:*", "bin:$6$x"))
+    ran(etc, SYSTEM, tmp_path / "memory")
+    absent = [rule("r", "4.6.2", state="absent")]
+    with pytest.raises(Refused, match="cannot lock"):
+        applied(account.apply, absent, memory=tmp_path / "memory", program=lambda _argv: (1, "", "cannot lock"))
+    ran(etc, None, tmp_path / "memory")
+    assert "bin:$6$x:" in (etc / "shadow").read_text()
 
 
 def test_group_of_root(etc: Path, tmp_path: Path) -> None:
@@ -454,7 +493,7 @@ def test_directories_of_roots_path(etc: Path, tmp_path: Path) -> None:
     told = ":".join(map(str, [*places, alice, "relative", "", tmp_path / "absent"]))
 
     def program(argv: list[str]) -> tuple[int, str, str]:
-        return (0, f"\ncisdriver-path:\n{told}\n", "") if argv[0] == "timeout" else (127, "", "")
+        return (0, f"\ncisdriver-path:\n{told}\n", "") if argv[0] == "setsid" else (127, "", "")
 
     ran(etc, {"root_path": "safe"}, tmp_path / "memory", program)
     modes = [(place.stat().st_mode & 0o7777, place.stat().st_uid) for place in (*places, alice)]

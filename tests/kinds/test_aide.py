@@ -253,6 +253,26 @@ def test_a_timer_of_the_administrators_own_stays(place: tuple[str, str]) -> None
     assert not applied(aide.apply, GONE, *place, program=Systemd(Path(place[1])))["changed"]
 
 
+def test_an_administrators_units_of_these_names_come_back(place: tuple[str, str], tmp_path: Path) -> None:
+    mine = {"aidecheck.service": "[Service]\nExecStart=/opt/aide --check\n", "aidecheck.timer": "[Timer]\n# mine\n"}
+    tree(Path(place[1]), dict(mine))
+    systemd, memory = Systemd(Path(place[1])), tmp_path / "memory"
+    systemd.enabled = {"aidecheck.timer"}
+    systemd.active = {"aidecheck.timer"}
+    settles(aide.apply, WANT, *place, program=systemd, memory=memory)
+    settles(aide.apply, GONE, *place, program=systemd, memory=memory)
+    assert {name: Path(place[1], name).read_text() for name in names(place[1])} == mine
+    assert systemd.enabled == systemd.active == {"aidecheck.timer"}
+
+
+def test_a_unit_an_administrator_put_in_place_of_ours_stays(place: tuple[str, str]) -> None:
+    systemd = Systemd(Path(place[1]))
+    applied(aide.apply, WANT, *place, program=systemd)
+    Path(place[1], "aidecheck.service").write_text("[Service]\n# mine\n")
+    settles(aide.apply, GONE, *place, program=systemd)
+    assert names(place[1]) == ["aidecheck.service"]
+
+
 def test_a_timer_that_was_switched_off_is_switched_on(place: tuple[str, str]) -> None:
     systemd = Systemd(Path(place[1]))
     applied(aide.apply, WANT, *place, program=systemd)
@@ -301,7 +321,7 @@ def conf(tmp_path: Path) -> Path:
 
 
 def init(argv: list[str]) -> tuple[int, str, str]:
-    conf = Path(argv[4].partition("=")[2])
+    conf = Path(argv[-2].partition("=")[2])
     (conf.parent / "db/aide.db.new.gz").write_text("built")
     return 0, "", ""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import audit_lines as apply_lines
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, host_files, runtime
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import audit_lines, scan
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import audit_rules as probe
@@ -395,6 +396,17 @@ def test_a_rule_loaded_by_hand_goes(directory: Path, kernel: Kernel) -> None:
     assert kernel.state["rules"] == LW.splitlines()
 
 
+def test_a_line_that_auditctl_would_refuse_can_be_read() -> None:
+    assert apply_lines.canonical("-a always,exit -C euid -F auid -S") != apply_lines.canonical("-a always,exit -C uid")
+
+
+def test_with_nothing_selected_what_others_loaded_stays(directory: Path, kernel: Kernel) -> None:
+    path = str(directory / "50-cis.rules")
+    kernel.state["rules"].append("-w /etc/hosts -p wa -k mine")
+    assert not settles(audit_rules.apply, [rule("r1", "5.2.3.1", state="absent")], path, program=kernel)["changed"]
+    assert kernel.state["rules"][-1] == "-w /etc/hosts -p wa -k mine"
+
+
 def test_a_merged_file_changed_by_hand_is_merged_again(directory: Path, kernel: Kernel) -> None:
     path = str(directory / "50-cis.rules")
     settles(audit_rules.apply, batch(WATCH), path, program=kernel)
@@ -522,6 +534,32 @@ def test_programs_are_found_by_one_find_and_listed_in_order(
     assert list(finds[0][3:6]) == ["find", "/", "-xdev"]
     paths = [line.split()[3] for line in (directory / "50-cis.rules").read_text().splitlines() if "path=" in line]
     assert paths == ["path=/usr/bin/chage", "path=/usr/bin/su"]
+
+
+@pytest.mark.parametrize(
+    ("complaint", "refused"),
+    [
+        ("find: '/usr/bin/x': No such file or directory", False),
+        ("find: '/var/lib/dead': Transport endpoint is not connected", False),
+        ("find: '/usr/bin': Input/output error", True),
+        ("", True),
+    ],
+)
+def test_dead_mounts_of_others_do_not_stop_it(
+    directory: Path, kernel: Kernel, monkeypatch: pytest.MonkeyPatch, complaint: str, refused: bool
+) -> None:
+    def program(argv: Sequence[str]) -> tuple[int, str, str]:
+        return (1, "/usr/bin/su\0/usr/bin/su\0", complaint) if "find" in argv else kernel(argv)
+
+    mounts = MOUNTS + "8 1 0:31 / /var/lib/dead rw - fuse.s3 s3 rw\n"
+    monkeypatch.setattr(host_files, "MOUNTS", str(tree(directory, {"mounts": mounts}) / "mounts"))
+    rules = batch(TOPIC["audit_privileged_commands"]["require"]["audit_rules"])
+    if refused:
+        with pytest.raises(Refused, match=r"find cannot list the setuid and setgid programs below /: (find: |exit 1)"):
+            applied(audit_rules.apply, rules, str(directory / "50-cis.rules"), program=program)
+    else:
+        applied(audit_rules.apply, rules, str(directory / "50-cis.rules"), program=program)
+        assert (directory / "50-cis.rules").read_text().count("path=/usr/bin/su") == 1
 
 
 MOUNTS = """\

@@ -193,6 +193,22 @@ def test_a_default_that_takes_it_back_is_corrected(tmp_path: Path) -> None:
     assert place.defaults == 'GRUB_CMDLINE_LINUX_DEFAULT=" quiet"\nGRUB_CMDLINE_LINUX="audit=1"\n'
 
 
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ('GRUB_CMDLINE_LINUX+=" quiet"\n', 'GRUB_CMDLINE_LINUX+=" quiet audit=1"\n'),
+        ('GRUB_CMDLINE_LINUX="ro"\nGRUB_CMDLINE_LINUX+=" quiet"\n',
+         'GRUB_CMDLINE_LINUX="ro audit=1"\nGRUB_CMDLINE_LINUX+=" quiet"\n'),
+    ],
+)  # fmt: skip
+def test_what_is_added_to_a_variable_is_not_taken_back(tmp_path: Path, text: str, after: str) -> None:
+    place = Place(tmp_path, {"6.12": "ro"}, text)
+    place.settles(EARLY)
+    assert place.defaults == after
+    place.settles(*GONE)
+    assert place.defaults == text
+
+
 def test_what_stood_there_comes_back(tmp_path: Path) -> None:
     place = Place(tmp_path, {"6.12": "ro quiet", "6.1": "ro audit=0 selinux=0"}, STOCK, cmdline="ro\n")
     place.run(EARLY, LIMIT, ALLOWED)

@@ -106,6 +106,17 @@ def test_what_an_administrator_changed_since_is_not_given_back(tmp_path: Path) -
     assert not settles(config_value.apply, [rule("r", "1.5.3", state="absent")], memory=memory)["changed"]
 
 
+def test_lines_an_administrator_added_between_two_runs_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.repo"
+    path.write_text("[a]\ngpgcheck=0\n")
+    want = [rule("r", "1.2.2", [{"path": str(path), "every": {"gpgcheck": 1}}])]
+    memory = tmp_path / "memory"
+    settles(config_value.apply, want, memory=memory)
+    path.write_text("[first]\ngpgcheck=0\n" + path.read_text())
+    settles(config_value.apply, want, memory=memory)
+    assert not settles(config_value.apply, [rule("r", "1.2.2", state="absent")], memory=memory)["changed"]
+
+
 def test_a_rule_outside_of_the_tags_keeps_its_value_and_its_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.conf"
     path.write_text("[Coredump]\nStorage=external\n")
@@ -133,3 +144,13 @@ def test_the_service_that_reads_the_file_is_told_once(
     settles(config_value.apply, [rule("r", "5.2.2.1", [item])], "auditd.service", program=program)
     assert [call for call in calls if call.startswith("service")] == told
     assert path.read_text() == "max_log_file = 20\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("a = 50\n", "a = 50\n"), ("a = 3\n", "a = 8\n"), ("a = 500\n", "a = 8\n"), ("a = x\n", "a = 8\n"), ("", "a=8\n")],
+)
+def test_a_value_of_the_administrator_that_lies_within_stays(tmp_path: Path, before: str, after: str) -> None:
+    path = tree(tmp_path, {"a.conf": before}) / "a.conf"
+    settles(config_value.apply, [rule("r", "5.2.2.1", [{"path": str(path), "values": {"a": {"min": 8, "max": 99}}}])])
+    assert path.read_text() == after

@@ -120,6 +120,18 @@ def test_a_tool_that_refuses_is_named(tmp_path: Path) -> None:
         place.run(LEAVE)
 
 
+def test_what_cannot_be_given_back_is_not_forgotten(tmp_path: Path) -> None:
+    place = Place(tmp_path, "LEGACY\n")
+    place.run(LEAVE)
+    works = place.program
+    place.program = lambda _argv: (1, "", "no space")  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="no space"):
+        place.run(GONE)
+    place.program = works  # type: ignore[method-assign]
+    place.run(GONE)
+    assert (tmp_path / "config").read_text() == "LEGACY\n"
+
+
 def test_without_crypto_policies_there_is_nothing_to_do(tmp_path: Path) -> None:
     place = Place(tmp_path, "")
     assert not place.settles(LEAVE)["changed"]

@@ -67,6 +67,20 @@ def test_what_everybody_may_write(
         assert core.one_line(path) in finding["reason"]
 
 
+@pytest.mark.skipif(ME != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("path", "uid", "status"),
+    [
+        ("/var/lib/private/systemd/journal-upload/state", 63150, "pass"),
+        ("/var/lib/private/systemd/journal-upload/state", 4711, "fail"),
+        ("/var/lib/state", 63150, "fail"),
+    ],
+)
+def test_what_a_dynamic_user_left_in_its_place_has_an_owner(tmp_path: Path, path: str, uid: int, status: str) -> None:
+    os.chown(put(tmp_path, path, 0o600), uid, uid)
+    assert file_scan.check(node(tmp_path), UNOWNED)["status"] == status
+
+
 def test_links_and_sockets_are_no_files(tmp_path: Path) -> None:
     tree(tmp_path, {"/srv/link": "-> nowhere"})
     os.mkfifo(tmp_path / "srv/pipe")

@@ -335,6 +335,12 @@ def absent(*rules: dict[str, Any]) -> list[dict[str, Any]]:
     return [rule(each["rule"], each["id"], state="absent") for each in rules]
 
 
+def test_a_node_of_a_cluster_gets_no_host_firewall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(tmp_path, monkeypatch)
+    monkeypatch.setattr(firewall.runtime, "NODE_MARKS", (str(tmp_path),))
+    host.refused(*ALL, match="would cut the pods of this Kubernetes node")
+
+
 def test_a_table_of_our_own_is_loaded_before_anything_is_enabled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +362,25 @@ def test_everything_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "nftables": "disabled", "firewalld": "disabled", "iptables": "enabled",
     }  # fmt: skip
     assert "stop nftables" not in host.done, "that would flush everybody's rules"
+
+
+def test_units_that_refuse_are_given_back_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(tmp_path, monkeypatch, firewalld="disabled")
+    host.settles(*ALL)
+
+    def refuses(argv: list[str]) -> tuple[int, str, str]:
+        return Output(1, "", "Refusing") if argv[:2] == ["systemctl", "unmask"] else host.program(argv)
+
+    with pytest.raises(Refused, match=r"systemctl unmask firewalld\.service: exit 1: Refusing"):
+        applied(host.apply, absent(*ALL), program=refuses, memory=host.memory)
+    host.settles(*absent(*ALL))
+    assert host.states["firewalld"] == "disabled"
+
+
+def test_a_foreign_file_without_our_line_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(tmp_path, monkeypatch, "# stock, without an end of line")
+    assert not host.settles(TABLE)["changed"]
+    assert host.main.read_text() == "# stock, without an end of line"
 
 
 def test_one_rule_less_is_its_part_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,6 +482,8 @@ def test_what_goes_out_is_denied_once_it_is_named(tmp_path: Path, monkeypatch: p
     host.settles(TOOL, rule(CLOSED["rule"], CLOSED["id"], {"default_deny": {"output_tcp": [443], "udp": [123]}}))
     assert "type filter hook output priority 0; policy drop;" in host.table
     assert "\t\ttcp dport { 443 } accept\n" in host.table and "\t\tudp dport { 123 } accept\n" in host.table
+    output = host.table[host.table.index("chain output") :]
+    assert "tcp sport { 22 } accept" in output, "or the connection this runs over hangs"
 
 
 def test_where_no_service_manager_runs_only_files_and_links_are_made(

@@ -173,3 +173,40 @@ def test_units(tmp_path: Path, was: str) -> None:
     assert state == {"x.service": "masked"}
     applied(service.apply, [rule("r", "2.2.1", state="absent")], program=systemctl, memory=memory)
     assert state == {"x.service": was}
+
+
+@pytest.mark.parametrize("text", ["a 1", "a 1\x0cb\n", "a 1\r\n"])
+def test_a_file_of_which_nothing_was_changed_is_not_touched(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(text.encode())
+    assert undone(tmp_path / "memory", path, "r") and path.read_bytes() == text.encode()
+
+
+def test_what_an_administrator_chose_since_and_the_rule_agrees_with_is_his(tmp_path: Path) -> None:
+    """A run that changes nothing notes nothing: the value is not taken for one that we wrote."""
+    memory = tmp_path / "memory"
+    seen = []
+    for before, after in ((1, 14), (16, 16)):
+        applied(lambda batch, b=before, a=after: batch.remember("r", "x", b, a), [rule("r", "1.1", {})], memory=memory)
+    applied(lambda batch: seen.append(batch.given_back("r")), [rule("r", "1.1", state="absent")], memory=memory)
+    assert seen == [{"x": (1, 14)}]
+
+
+def test_a_file_that_cannot_be_written_keeps_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, memory = tmp_path / "login.defs", tmp_path / "memory"
+    path.write_text("PASS_MAX_DAYS 99999\n")
+
+    def apply(batch: core.Batch) -> None:
+        batch.module.params.update(login_defs=str(path), useradd=str(tmp_path / "useradd"))
+        login_defs.apply(batch)
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    applied(apply, [rule("r", "4.6.1.1", {"PASS_MAX_DAYS": 365})], memory=memory)
+    with monkeypatch.context() as patched:
+        patched.setattr(Module, "atomic_move", refuse)
+        with pytest.raises(Refused, match="Read-only"):
+            applied(apply, [rule("r", "4.6.1.1", state="absent")], memory=memory)
+    applied(apply, [rule("r", "4.6.1.1", state="absent")], memory=memory)
+    assert path.read_text() == "PASS_MAX_DAYS 99999\n"

@@ -182,6 +182,15 @@ def test_it_writes_the_main_file_and_restarts_once(tmp_path: Path, monkeypatch: 
     ]
 
 
+def test_a_wrong_line_in_tmpfiles_of_others_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(tmp_path, monkeypatch, {})
+
+    def program(argv: list[str]) -> tuple[int, str, str]:
+        return (65, "", "Unknown user") if argv[0] == "systemd-tmpfiles" else place.program(argv)
+
+    assert applied(journald.apply, [PERSISTENT], program=program)["changed"]
+
+
 def test_without_a_service_manager_only_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place(tmp_path, monkeypatch, {}, running=False)
     place.settles(PERSISTENT)

@@ -32,6 +32,7 @@ INACTIVE = {"INACTIVE": {"min": 0, "max": 30}}
         ("longer_key_fail", {"/etc/login.defs": "PASS_MAX_DAYS_OLD 90\n"}, MAX, "fail"),
         ("no_file_fail", {}, MAX, "fail"),
         ("inactive_never_fail", {"/etc/default/useradd": "INACTIVE=-1\n"}, INACTIVE, "fail"),
+        ("inactive_with_a_blank_fail", {"/etc/default/useradd": "INACTIVE =30\n"}, INACTIVE, "fail"),
         ("inactive_not_set_fail", {"/etc/default/useradd": "SHELL=/bin/bash\n"}, INACTIVE, "fail"),
         ("inactive_in_the_wrong_file_fail", {"/etc/login.defs": "INACTIVE 30\n"}, INACTIVE, "fail"),
     ],
@@ -93,6 +94,7 @@ DAYS = rule("password_expiration_limited", "4.6.1.1", {"PASS_MAX_DAYS": 365})
         ("PASS_MAX_DAYS 90\n", "PASS_MAX_DAYS 90\n"),
         ("PASS_MAX_DAYS 0\n", "PASS_MAX_DAYS 365\n"),
         ("UMASK 022", "UMASK 022\nPASS_MAX_DAYS\t365\n"),
+        ("PASS_MAX_DAYS=90\n", "PASS_MAX_DAYS\t90\n"),
     ],
 )
 def test_only_the_line_of_the_key_changes(tmp_path: Path, before: str, after: str) -> None:
@@ -102,6 +104,12 @@ def test_only_the_line_of_the_key_changes(tmp_path: Path, before: str, after: st
     assert (predicted["diff"], predicted["rules"]) == (done["diff"], done["rules"])
     assert done["changed"] == (before != after)
     assert not set_defaults(tmp_path, DAYS)["changed"]
+
+
+def test_inactive_is_written_as_useradd_reads_it(tmp_path: Path) -> None:
+    tree(tmp_path, {"login.defs": "", "useradd": " INACTIVE = 7\n"})
+    set_defaults(tmp_path, rule("inactive", "4.6.1.4", {"INACTIVE": 30}))
+    assert (tmp_path / "useradd").read_text() == "INACTIVE=7\n"
 
 
 @pytest.mark.parametrize(("before", "after"), [("-1", "30"), ("60", "30"), ("7", "7"), ("0", "0"), ("", "30")])

@@ -480,6 +480,51 @@ def test_what_is_stricter_stays(tmp_path: Path) -> None:
     assert "retry=1" in line[2] and "remember=24" in line[3]
 
 
+def test_a_comment_behind_a_value_is_none_of_it(tmp_path: Path) -> None:
+    path = "/etc/security/pwquality.conf"
+    text = "minlen = 15 # ours\nminclass=3  # of four\n"
+    place = Place(tmp_path, {path: text})
+    place.settles(*ALL)
+    assert place.text(path) == "minlen = 15 # ours\nminclass=4  # of four\n"
+    finding = look(tmp_path / "n", files(**{path: place.text(path)}), STRONG)
+    assert finding["status"] == "pass", finding
+    place.settles(*without())
+    assert place.text(path) == text
+
+
+def test_a_stricter_value_that_an_administrator_chose_since_stays(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.run(*ALL)
+    path = tmp_path / "etc/security/faillock.conf"
+    path.write_text(path.read_text().replace("\ndeny = 3\n", "\ndeny = 2\n"))
+    place.run(*ALL)
+    place.run(*without())
+    assert path.read_text() == "# deny = 3\ndeny = 2\n# unlock_time = 600\n"
+
+
+def test_a_profile_that_cannot_come_back_is_named(tmp_path: Path) -> None:
+    profile = dict.fromkeys(("system-auth", "password-auth"), STOCK)
+    given = {f"/etc/authselect/custom/site/{name}": text for name, text in {**profile, "README": "Site\n"}.items()}
+    place = Place(tmp_path, dict(given))
+    place.program(["authselect", "select", "custom/site", "--force", "--nobackup"])
+    place.run(*ALL)
+    place.failing["select"] = (3, "", "no such profile")
+    with pytest.raises(Refused, match=r"authselect select custom/site: exit 3: no such profile.*keep the rules"):
+        place.run(*without())
+    assert (tmp_path / "etc/authselect/custom/cis/system-auth").exists()
+    assert place.program(["authselect", "check"])[0] == 0
+    place.failing.clear()
+    place.settles(*without())
+    assert place.text("/etc/authselect/authselect.conf").split() == ["custom/site"]
+
+
+def test_what_cannot_be_put_back_is_named_and_the_rest_is(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("new")
+    saved = {str(tmp_path / "no/a"): ("file", "old", "644"), str(tmp_path / "b"): ("file", "old", "640")}
+    assert pam.roll_back(saved) == [f"{tmp_path}/no/a: No such file or directory"]
+    assert ((tmp_path / "b").read_text(), (tmp_path / "b").stat().st_mode & 0o777) == ("old", 0o640)
+
+
 def test_what_an_administrator_set_since_is_not_given_back(tmp_path: Path) -> None:
     place = Place(tmp_path, {"/etc/security/pwquality.conf": "minlen = 10\nminlen = 9\n"})
     place.run(*ALL)

@@ -43,6 +43,7 @@ NODE = {MAIN: "[main]\ngpgcheck=True\n", RELEASE: NEW, AMAZON: section(repo_gpgc
         ("instead_pass", {}, INSTEAD, "pass"),
         ("instead_unsigned_metadata_of_another_pass", {OTHER: section("other", repo_gpgcheck=0)}, INSTEAD, "pass"),
         ("instead_on_an_older_release_pass", {RELEASE: OLD, AMAZON: section(repo_gpgcheck=0)}, INSTEAD, "pass"),
+        ("instead_empty_address_pass", {AMAZON: section(repo_gpgcheck=1, baseurl="")}, INSTEAD, "pass"),
         ("instead_gpgcheck_inherited_pass", {AMAZON: section(repo_gpgcheck=1, gpgcheck=None)}, INSTEAD, "pass"),
         ("not_set_fail", {AMAZON: section()}, ALL, "fail"),
         ("section_beats_main_fail", {MAIN: "[main]\nrepo_gpgcheck=1\n", AMAZON: section(repo_gpgcheck=0)}, ALL, "fail"),
@@ -179,6 +180,14 @@ def test_a_repository_that_dnf_ignores_counts_as_refused(tmp_path: Path) -> None
     place.dnf = lambda _argv: (0, "Ignoring repositories: amazonlinux", "")  # type: ignore[method-assign]
     with pytest.raises(Refused, match="Ignoring repositories"):
         place.run(ONLY_SIGNED)
+
+
+def test_bytes_that_are_no_utf_8_stay(tmp_path: Path) -> None:
+    place = Place(tmp_path, STOCK)
+    (tmp_path / "repos/amazonlinux.repo").write_bytes(b"# d\xe9p\xf4t\n" + STOCK.encode())
+    place.dnf = lambda _argv: (0, "", "")  # type: ignore[method-assign]
+    place.run(ONLY_SIGNED)
+    assert (tmp_path / "repos/amazonlinux.repo").read_bytes().startswith(b"# d\xe9p\xf4t\n[amazonlinux]\n")
 
 
 def test_what_an_administrator_set_since_stays(tmp_path: Path) -> None:

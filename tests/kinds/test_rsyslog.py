@@ -66,6 +66,14 @@ SET = "$FileCreateMode 0640\n"
             "fail",
         ),
         ("no_configuration_fail", {}, MODE, "fail"),
+        ("input_in_a_comment_after_a_rule_pass", {MAIN: '*.* /a # input(type="imudp")\n'}, NO_INPUT, "pass"),
+        ("remote_in_a_comment_fail", {MAIN: '*.* /a # action(type="omfwd" target="b")\n'}, REMOTE, "fail"),
+        (
+            "a_hash_in_a_string_is_no_comment_fail",
+            {MAIN: f'{SET}:msg, contains, "a #b" action(type="omfile" file="/a")\n'},
+            MODE,
+            "fail",
+        ),
         ("legacy_tcp_pass", {MAIN: f"{STOCK}*.* @@logs.example.com:514\n"}, REMOTE, "pass"),
         ("legacy_udp_with_options_pass", {SITE: "*.*  @(z9)10.0.0.1;RSYSLOG_Forward\n", MAIN: AL2}, REMOTE, "pass"),
         ("second_action_of_a_rule_pass", {MAIN: f"{STOCK}& @@logs\n"}, REMOTE, "pass"),
@@ -284,6 +292,15 @@ def test_inputs_become_comments_and_come_back(tmp_path: Path, monkeypatch: pytes
     ]  # fmt: skip
     place.settles(absent(DEAF))
     assert {path: place.text(path) for path in INPUTS} == INPUTS
+
+
+def test_a_comment_hides_no_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '# module (see the manual\ninput(type="imudp" port="514")\n*.* /a\n'
+    place = Place(tmp_path, monkeypatch, {MAIN: text})
+    place.settles(DEAF)
+    assert place.text().splitlines()[1].startswith("# 5.1.1.7 cisdriver: input(")
+    place.settles(absent(DEAF))
+    assert place.text() == text
 
 
 def test_what_rsyslogd_refuses_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,16 @@ def test_in_a_chroot_nothing_is_started_or_stopped(booted: Path) -> None:
     assert systemd.verbs == [f"mask {UNIT}", "enable auditd.service"]
 
 
+def test_a_unit_that_does_not_start_is_not_told_of_files() -> None:
+    systemd = Systemd({"logrotate.timer": "enabled"})
+
+    def refuses(argv: list[str]) -> tuple[int, str, str]:
+        return (1, "", "Job failed") if argv[1] == "start" else systemd(argv)
+
+    with pytest.raises(Refused, match=r"start logrotate\.timer: exit 1: Job failed; see systemctl status logrotate"):
+        applied(service.apply, [rule("a", "5.3", {"active": ["logrotate.timer"]})], program=refuses)
+
+
 def test_a_refusal_names_rule_and_unit() -> None:
     systemd = Systemd({UNIT: "enabled"})
     systemd.stubborn = {UNIT}

@@ -167,6 +167,14 @@ def test_an_includedir_is_added_where_none_reads_the_drop_in(tmp_path: Path) -> 
     assert place.path("/etc/sudoers").read_text().endswith(f"#includedir {place.path(OURS).parent}\n")
 
 
+def test_a_directory_beside_the_drop_in_is_passed_over(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.path("/etc/sudoers.d/old").mkdir()
+    place.settles(USE_PTY, TIMEOUT)
+    node = machine(tmp_path, {"/etc/sudoers": f"#includedir {place.path(OURS).parent}\n"}, VERSION)
+    assert probe.check(node, TIME)["status"] == "pass"
+
+
 def test_authenticate_comes_back_wherever_it_was_taken(tmp_path: Path) -> None:
     place = Place(tmp_path, {"/etc/sudoers.d/ci": "# !authenticate\nDefaults:ci env_reset, !authenticate\n"})
     place.settles(ASKS)

@@ -111,7 +111,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tree(tmp_path, {PROC: "0\n", "/etc/sysctl.d": None, "/run/systemd/system": None})
     monkeypatch.setattr(sysctl, "PROC", f"{tmp_path}/proc/sys/")
     monkeypatch.setattr(sysctl, "DIRECTORIES", [f"{tmp_path}{directory}" for directory in sysctl.DIRECTORIES])
-    monkeypatch.setattr(sysctl, "NODE_MARKS", (f"{tmp_path}/etc/eks",))
+    monkeypatch.setattr(sysctl.runtime, "NODE_MARKS", (f"{tmp_path}/etc/eks",))
     monkeypatch.setattr(runtime, "MANAGER", f"{tmp_path}/run/systemd/system")
     monkeypatch.setattr(runtime, "CONTAINER_MARKS", (f"{tmp_path}/run/systemd/container",))
     return tmp_path

@@ -182,6 +182,17 @@ def test_what_chronyd_refuses_is_not_put_in_place(tmp_path: Path) -> None:
     assert place.main.read_text() == STOCK
 
 
+def test_what_cannot_be_given_back_now_is_given_back_later(tmp_path: Path) -> None:
+    place = Place(tmp_path, STOCK, 'OPTIONS="-F 2"\n')
+    place.settles()
+    place.refuses = "Fatal error : Invalid directive"
+    gone = [rule("chrony_configured", "2.1.2", state="absent")]
+    with pytest.raises(Refused):
+        applied(place.apply, gone, program=place.chronyd, memory=place.memory)
+    place.refuses = ""
+    assert place.undone()["changed"] and place.main.read_text() == STOCK
+
+
 def test_nothing_is_made_where_chrony_is_not_installed(tmp_path: Path) -> None:
     place = Place(tmp_path, STOCK, None)
     place.main.unlink()

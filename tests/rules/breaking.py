@@ -332,6 +332,18 @@ BY_RULE = {
     "sshd_root_login_disabled": _sshd_dropin("PermitRootLogin yes", "sshd_access_limited"),
     "sshd_crypto_policy_not_overridden": Break("echo CRYPTO_POLICY= >> /etc/sysconfig/sshd", "/etc/sysconfig/sshd"),
     "su_access_restricted": Break("sed -i '/^auth.*pam_wheel/d' /etc/pam.d/su", "/etc/pam.d/su"),
+    "journald_forwards_to_rsyslog": Break(
+        "mkdir -p /etc/systemd/journald.conf.d; cd /etc/systemd/journald.conf.d;"
+        " printf '[Journal]\\nForwardToSyslog=no\\n' > zzz.conf; systemctl restart systemd-journald",
+        "zzz.conf",
+        "rm /etc/systemd/journald.conf.d/zzz.conf; systemctl restart systemd-journald",
+    ),
+    "rsyslog_file_permissions": Break(
+        "sed -i 's/FileCreateMode 0640/FileCreateMode 0644/' /etc/rsyslog.conf; systemctl restart rsyslog", "0644"
+    ),
+    "rsyslog_sends_to_remote_host": Break("rm /etc/rsyslog.d/*cis*; systemctl restart rsyslog", "remote log host"),
+    "journal_upload_configured": Break("sed -i '/^URL/d' /etc/systemd/journal-upload.conf", "URL"),
+    "journal_upload_enabled": Break("systemctl disable -q systemd-journal-upload", "systemd-journal-upload"),
     "authselect_custom_profile_used": Break(
         "cp --remove-destination /etc/authselect/postlogin /etc/pam.d/postlogin",
         "/etc/pam.d/postlogin",
@@ -385,9 +397,9 @@ BY_RULE = {
 _NO_MOUNT = "this node has one volume: not applicable there; test_partitioned_node.py breaks them"
 _NO_FIREWALL = "no host firewall is in use on a node: test_server_firewall.py breaks it on a server"
 _NO_FIREWALLD = "firewalld is not in use on a node, and the stand-in's is a name: tests/kinds/test_firewall.py"
-_JOURNALD = "journald keeps the logs of a node: not applicable there, until journald does not"
-_NO_COLLECTOR = "it waits for a collector in cis_values: not applicable without one"
-_NO_CRON = "a stock node has neither cron nor at: not applicable there"
+_JOURNALD = "journald keeps the logs of a node: not applicable there; test_server_profile.py breaks it"
+_NO_COLLECTOR = "it waits for a collector in cis_values: not applicable without one; test_server_profile.py breaks it"
+_NO_CRON = "a stock node has neither cron nor at: not applicable there; test_server_profile.py breaks them"
 #: Rules that do not apply to a stand-in node, with the reason; the kinds' scenarios cover their states.
 ELSEWHERE = {
     **dict.fromkeys(_OF_RSYSLOG, _JOURNALD),

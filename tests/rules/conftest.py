@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ sys.path.insert(0, str(ROOT / "collections"))
 
 from ansible_collections.cisdriver.amazon_linux.plugins.lookup import rules as lookup
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import catalogue
+
+from . import breaking
 
 SELECTION = catalogue.Selection("al2023-1.0.0", level=2)
 
@@ -50,10 +52,52 @@ class Hardened:
     def harden(self, *extra: str) -> str:
         env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         argv = [Path(sys.executable).parent / "ansible-playbook", "-i", self.inventory, "cisdriver.amazon_linux.harden"]
-        argv += ["-e", "cis_level=2", "-e", f"cis_profile={self.selection.profile}", *extra]
+        chosen = {"cis_profile": self.selection.profile, "cis_values": dict(self.selection.values)}
+        argv += ["-e", "cis_level=2", "-e", json.dumps(chosen), *extra]
         done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         return done.stdout
+
+
+def not_met(findings: dict[str, Any]) -> set[str]:
+    """Rules that fail and whose fail nothing accepts, and those the audit could not look at."""
+    return {
+        slug
+        for slug, finding in findings.items()
+        if finding["status"] == "error"
+        or (finding["status"] == "fail" and finding.get("instead", finding)["status"] not in ("pass", "not_applicable"))
+    }
+
+
+def breaks_alone(hardened: Hardened, slug: str, require: Mapping[str, Any]) -> None:
+    """Break one rule: the audit sees that one and no unrelated other, and its evidence names the offender."""
+    how = breaking.how(slug, require)
+    before = not_met(hardened.last)
+    done = hardened.node.exec(how.command)
+    assert done.returncode == 0, done.stderr
+    try:
+        after = hardened.audit()
+        new = not_met(after) - before
+        assert slug in new, after[slug]
+        assert new <= {slug, *how.also}, {name: after[name]["reason"] for name in new}
+        assert how.words in json.dumps(after[slug]), after[slug]["reason"]
+    finally:
+        if how.undo:
+            hardened.node.exec(how.undo)
+            hardened.audit()
+
+
+#: What makes a stand-in a node of a cluster.
+NODE = (
+    *("/etc/eks", "/etc/kubernetes", "/etc/containerd", "/etc/sysctl.d/[69]*"),
+    *("/usr/bin/kubelet", "/usr/bin/containerd", "/usr/bin/nodeadm*", "/etc/systemd/system/nodeadm*"),
+    *("/etc/systemd/system/kubelet.service", "/usr/lib/systemd/system/containerd.service"),
+)
+
+
+def make_server(node: Any) -> None:
+    """A stand-in that is no node of a cluster any more."""
+    node.exec(f"systemctl disable -q --now kubelet containerd; rm -rf {' '.join(NODE)}", check=True)
 
 
 def put_audit(node: Any) -> None:

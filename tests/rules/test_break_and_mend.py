@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import catalogue
 
 from . import breaking
-from .conftest import SELECTION, Hardened
+from .conftest import SELECTION, Hardened, breaks_alone, not_met
 
 RULES = {
     entry.rule.slug: entry.rule
@@ -33,16 +31,6 @@ DIFFERENCES = {
     "5.1.2.1.3": "the kit enables the upload of the journal, though nobody names a collector it could send to",
     "5.2.4.5": "the kit's own rules files were too open; those of a stock node are not",
 }
-
-
-def not_met(findings: dict[str, Any]) -> set[str]:
-    """Rules that fail and whose fail nothing accepts, and those the audit could not look at."""
-    return {
-        slug
-        for slug, finding in findings.items()
-        if finding["status"] == "error"
-        or (finding["status"] == "fail" and finding.get("instead", finding)["status"] not in ("pass", "not_applicable"))
-    }
 
 
 def test_hardening_leaves_only_accepted_findings(hardened: Hardened) -> None:
@@ -86,20 +74,7 @@ def test_a_stock_node_is_judged_as_the_kit_of_cis_judged_one(hardened: Hardened)
 def test_broken_alone_it_fails_alone(hardened: Hardened, slug: str) -> None:
     if hardened.hardened[slug]["status"] == "not_applicable":
         pytest.fail(f"{slug} does not apply here ({hardened.hardened[slug]['reason']}): list it in ELSEWHERE")
-    how = breaking.how(slug, RULES[slug].require)
-    before = not_met(hardened.last)
-    done = hardened.node.exec(how.command)
-    assert done.returncode == 0, done.stderr
-    try:
-        after = hardened.audit()
-        new = not_met(after) - before
-        assert slug in new, after[slug]
-        assert new <= {slug, *how.also}, {name: after[name]["reason"] for name in new}
-        assert how.words in json.dumps(after[slug]), after[slug]["reason"]
-    finally:
-        if how.undo:
-            hardened.node.exec(how.undo)
-            hardened.audit()
+    breaks_alone(hardened, slug, RULES[slug].require)
 
 
 @pytest.mark.parametrize("slug", breaking.ELSEWHERE)

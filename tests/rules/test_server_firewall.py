@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, catalogue, lookup
+from .conftest import ROOT, catalogue, lookup, make_server, put_audit
 
 pytestmark = pytest.mark.node
 
@@ -69,16 +69,6 @@ class Server:
     def failing(self) -> set[str]:
         return {slug for slug, finding in self.audit().items() if finding["status"] not in ("pass", "not_applicable")}
 
-    def equip(self) -> None:
-        """The audit's files; what is in /run is gone after a boot."""
-        tree = "/run/rules/ansible_collections/cisdriver/amazon_linux"
-        self.node.exec(["mkdir", "-p", tree], check=True)
-        subprocess.run(["podman", "cp", ROOT / "plugins", f"{self.node.name}:{tree}/plugins"], check=True)
-        for name in ("inside.py", "stub-rpm"):
-            subprocess.run(
-                ["podman", "cp", Path(__file__).with_name(name), f"{self.node.name}:/run/rules/"], check=True
-            )
-
     def lets_in(self) -> bool:
         return subprocess.run(self.node.ssh_command("true"), capture_output=True, check=False).returncode == 0
 
@@ -89,10 +79,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
     with standin.start(f"cisdriver-server-{os.getpid()}") as node:
         node.wait_ssh()
+        make_server(node)
         inventory = tmp_path_factory.mktemp("server") / "inventory.yml"
         inventory.write_text(node.inventory())
         server = Server(node, inventory)
-        server.equip()
+        put_audit(server.node)
         yield server
 
 
@@ -103,7 +94,7 @@ def test_it_closes_and_lets_in_who_administers_it_after_a_boot_too(server: Serve
     assert "changed=0 " in server.harden()
     assert server.failing() == set() and server.lets_in()
     server.node.reboot()
-    server.equip()
+    put_audit(server.node)
     assert server.lets_in()
     assert {finding["status"] for finding in server.audit().values()} == {"pass", "not_applicable"}
     closed = server.node.exec("nft -s list chain inet cisdriver input").stdout

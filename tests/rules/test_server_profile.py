@@ -8,22 +8,31 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import Hardened, catalogue, put_audit
+from . import breaking
+from .conftest import Hardened, breaks_alone, catalogue, make_server, not_met, put_audit
 
 pytestmark = pytest.mark.node
 
-SELECTION = catalogue.Selection("al2023-1.0.0", level=2, profile="server")
-#: What makes a stand-in a node of a cluster.
-NODE = (
-    *("/etc/eks", "/etc/kubernetes", "/etc/containerd", "/etc/sysctl.d/[69]*"),
-    *("/usr/bin/kubelet", "/usr/bin/containerd", "/usr/bin/nodeadm*", "/etc/systemd/system/nodeadm*"),
-    *("/etc/systemd/system/kubelet.service", "/usr/lib/systemd/system/containerd.service"),
+SELECTION = catalogue.Selection(
+    "al2023-1.0.0",
+    level=2,
+    profile="server",
+    values={
+        "rsyslog_sends_to_remote_host": {"host": "logs.example.com"},
+        "journal_upload_configured": {
+            "URL": "https://logs.example.com:19532",
+            "ServerKeyFile": "/etc/pki/upload-key.pem",
+            "ServerCertificateFile": "/etc/pki/upload.pem",
+            "TrustedCertificateFile": "/etc/pki/ca.pem",
+        },
+    },
 )
+#: What is broken here because a node of EKS has no cron, no rsyslog and no collector.
+ON_A_SERVER = [slug for slug, why in breaking.ELSEWHERE.items() if "test_server_profile.py" in why]
 #: What no program can decide for a site, or a container cannot have.
 OPEN = {
     "4.2.4": "who may log in",
     "4.6.6": "a password for root",
-    "5.1.1.6": "the host that takes the logs",
     "1.6.1.5": "enforcing needs a kernel with SELinux, and the next boot",
     **dict.fromkeys(("1.1.3.1", "1.1.4.1", "1.1.5.1", "1.1.6.1", "1.1.7.1"), "a container has no partitions"),
 }
@@ -34,7 +43,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hardened]:
     from cisdriver.sandbox import node as standin
 
     with standin.start(f"cisdriver-server2-{os.getpid()}", "ami") as node:
-        node.exec(f"systemctl disable -q kubelet containerd; rm -rf {' '.join(NODE)}", check=True)
+        files = SELECTION.values["journal_upload_configured"].values()
+        node.exec("dnf -q -y install cronie at", check=True)
+        for path in [value for value in files if value.startswith("/")]:
+            node.put(path, "")
+        make_server(node)
         put_audit(node)
         inventory = tmp_path_factory.mktemp("server") / "inventory.yml"
         inventory.write_text(node.inventory())
@@ -51,6 +64,13 @@ def test_nothing_is_excepted_and_the_rest_is_the_sites(server: Hardened) -> None
     assert not any("instead" in finding for finding in server.hardened.values())
 
 
-def test_it_can_still_be_administered(server: Hardened) -> None:
+@pytest.mark.parametrize("slug", ON_A_SERVER)
+def test_broken_alone_it_fails_alone(server: Hardened, slug: str) -> None:
+    breaks_alone(server, slug, catalogue.load().rules[slug].require)
+
+
+def test_it_is_mended_and_can_still_be_administered(server: Hardened) -> None:
+    server.harden()
+    assert not_met(server.audit()) == not_met(server.hardened)
     assert "changed=0 " in server.harden()
     assert server.node.exec("sshd -t && visudo -c").returncode == 0

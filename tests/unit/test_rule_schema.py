@@ -49,6 +49,44 @@ def test_what_is_written_names_values_and_not_bounds(profile: str) -> None:
                 assert [error.message for error in validator.iter_errors(want)] == [], (rule.slug, kind)
 
 
+#: A value that a site may choose, for rules whose bounds do not give one.
+CHOSEN = {
+    "motd_configured": "Ours.",
+    "local_login_banner_configured": "Ours.",
+    "remote_login_banner_configured": "Ours.",
+    "password_strength_required": "enabled minlen=20 minclass=4 retry=2 enforce_for_root",
+    "failed_logins_locked_out": "deny=5 unlock_time=0",
+    "password_reuse_limited": "remember=24",
+    "sshd_max_startups_configured": "5:30:60",
+    "su_access_restricted": "nobodys",
+    "sudo_log_file_configured": "/var/log/elevated.log",
+    "nftables_default_deny": {"tcp": [443]},
+    "sshd_access_limited": {"AllowGroups": ["ops"]},
+    "journald_rotation_configured": {"SystemMaxUse": "2G"},
+    "journal_upload_configured": {"URL": "https://logs.example.com"},
+    "rsyslog_sends_to_remote_host": {"host": "logs.example.com"},
+}
+
+
+def choice(rule: catalogue.Rule) -> Any:
+    bounds = rule.value or {}
+    return CHOSEN.get(rule.slug, bounds.get("max", bounds.get("min", bounds.get("in", [None])[0])))
+
+
+@pytest.mark.parametrize(
+    "rule", [one for one in catalogue.load().rules.values() if one.set and one.value], ids=lambda rule: rule.slug
+)
+def test_a_sites_value_takes_the_place_of_ours_and_of_nothing_else(rule: catalogue.Rule) -> None:
+    for profile in catalogue.PROFILES:
+        ours, theirs = rule.writes(profile), catalogue.tailored(rule, profile, {rule.slug: choice(rule)})
+        assert set(ours) == set(theirs)
+        for kind, want in theirs.items():
+            if kind in SETTINGS:
+                validator = jsonschema.Draft202012Validator({**SETTINGS[kind], "$defs": SCHEMA["$defs"]})
+                assert [error.message for error in validator.iter_errors(want)] == [], (rule.slug, kind)
+            assert type(want) is type(ours[kind])
+
+
 GOOD: dict[str, Any] = {"ids": {"al2023-1.0.0": "1.1.1"}, "require": {"package": {"absent": ["cups"]}}}
 
 

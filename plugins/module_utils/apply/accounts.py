@@ -73,6 +73,11 @@ def with_field(text: str, name: str, field: int, value: str) -> str:
     return "\n".join(lines)
 
 
+def without_passwords(text: str) -> str:
+    """The text of /etc/passwd as it may be shown: a password may still stand in it."""
+    return re.sub(r"(?m)^([^:\n]*):(?!x:)[^:\n]+:", r"\1:(not shown):", text)
+
+
 def uid_min(login_defs: str) -> int:
     """The first uid of people, as /etc/login.defs says."""
     found = re.findall(r"(?m)^[ \t]*UID_MIN[ \t]+(\d+)", login_defs)

@@ -79,7 +79,7 @@ def _word(flag: str, value: str) -> Iterable[str]:
 
 def _comparison(text: str) -> str:
     """auditctl turns ``euid!=uid`` round."""
-    left, operator, right = re.split(r"(!?=)", text, maxsplit=1)
+    left, operator, right = (*re.split(r"(!?=)", text, maxsplit=1), "", "")[:3]  # an administrator's may lack them
     return f"-C {operator.join(sorted((left, right)))}"
 
 

@@ -107,17 +107,24 @@ def entry(path: str) -> Entry:
 
 
 def put_back(path: str, was: Entry) -> None:
-    """Make a path what it was. Raises OSError."""
+    """Make a path what it was, in one step: while a stack is not there nobody gets in. Raises OSError."""
     if entry(path) == was:
         return
-    if os.path.lexists(path):
-        os.unlink(path)
-    if was and was[0] == "link":
-        os.symlink(was[1], path)
-    elif was:
-        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+    temporary = f"{path}.cisdriver-new"
+    for stale in (temporary,) if was else (path,):
+        if os.path.lexists(stale):
+            os.unlink(stale)
+    if was is None:
+        return
+    if was[0] == "link":
+        os.symlink(was[1], temporary)
+    else:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
+            os.fchmod(file.fileno(), int(was[2], 8))
             file.write(was[1])
-        os.chmod(path, int(was[2], 8))
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 class _Conversation(ctypes.Structure):

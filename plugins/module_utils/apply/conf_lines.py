@@ -9,11 +9,12 @@ from typing import List
 
 def values(text: str, key: str) -> List[str]:
     """What the lines of a key say, in order; the last one holds."""
-    return [value.strip() for value in pattern(key).findall(text)]
+    return [value for _lead, value, _comment in pattern(key).findall(text)]
 
 
 def pattern(key: str) -> "re.Pattern[str]":
-    return re.compile(rf"(?m)^[ \t]*{key}(?:[ \t]*=[ \t]*|[ \t]+)(.*)$")
+    """The lines of a key: what leads to the value, the value, what follows it. A comment may."""
+    return re.compile(rf"(?m)^([ \t]*{key}(?:[ \t]*=[ \t]*|[ \t]+))([^#\n]*?)([ \t]*(?:#.*)?)$")
 
 
 def with_values(text: str, key: str, new: List[str]) -> str:
@@ -22,8 +23,9 @@ def with_values(text: str, key: str, new: List[str]) -> str:
     at = [index for index, line in enumerate(lines) if pattern(key).match(line.rstrip("\n"))]
     if len(at) == len(new):
         for number, index in enumerate(at):
-            if values(lines[index].rstrip("\n"), key) != [new[number]]:
-                lines[index] = f"{key} = {new[number]}\n"
+            found = pattern(key).match(lines[index])
+            if found:  # as it was found above; blanks and comment stay
+                lines[index] = lines[index][: found.start(2)] + new[number] + lines[index][found.end(2) :]
         return "".join(lines)
     kept = [line for index, line in enumerate(lines) if index not in at]
     if kept and not kept[-1].endswith("\n"):

@@ -61,10 +61,11 @@ class Batch:
         """Note what a rule changes in something that is not ours, so that it can be given back.
 
         ``before`` and ``after`` are JSON values, None where there was or will be nothing. Call it before the change is
-        made: write() stores it first. What stood there before the first change is kept through later ones.
+        made: write() stores it first. What stood there before the first change is kept through later ones. What needs
+        no change is not noted: where an administrator has chosen it since, it is not ours to take away.
         """
         known = self._memory.get(rule, {}).get(object_)
-        if known is None and before == after:
+        if before == after:
             return
         entry = (known[0] if known else before, after)
         if entry != known:
@@ -127,16 +128,24 @@ class Batch:
             self._changed = True
             self._diffs.append({"before_header": path, "after_header": path, "before": before, "after": after})
 
-    def write(self, path: str, after: str, mode: int = 0o644, validate: Optional[Callable[[str], str]] = None) -> bool:
+    def write(
+        self,
+        path: str,
+        after: str,
+        mode: int = 0o644,
+        validate: Optional[Callable[[str], str]] = None,
+        shown: Callable[[str], str] = str,
+    ) -> bool:
         """Make ``path`` hold ``after`` (empty: remove it), atomically. Returns whether it differed.
 
         ``validate`` gets the name of the new file before it is put in place and returns
-        an error text, or nothing; the old file stays when it objects.
+        an error text, or nothing; the old file stays when it objects. ``shown`` makes of a
+        text what ``--diff`` may show of it.
         """
         before = read(path)
         if before == after:
             return False
-        self.changed_file(path, before, after)
+        self.changed_file(path, shown(before), shown(after))
         if self.module.check_mode:
             return True
         self.store()
@@ -158,7 +167,10 @@ class Batch:
         if current & ~mode:
             self.changed_file(path, f"mode {current:04o}\n", f"mode {current & mode:04o}\n")
             if not self.module.check_mode:
-                os.chmod(path, current & mode)
+                try:
+                    os.chmod(path, current & mode)
+                except OSError as error:
+                    self.fail(f"{path}: expected mode {mode:04o} or less, cannot be set: {error.strerror}")
 
     def _put(self, path: str, text: str, mode: int, validate: Optional[Callable[[str], str]]) -> None:
         directory = os.path.dirname(path)

@@ -107,7 +107,8 @@ def asked_path(batch: core.Batch, login_defs: str) -> List[str]:
     mark = "cisdriver-path:"
     start = ["env", "-i", "HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/bash", "TERM=dumb"]
     start += [f"PATH={given[-1] if given else '/sbin:/bin:/usr/sbin:/usr/bin'}"]
-    limit = ["timeout", "-k", "1", "10", "setsid"]
+    # at the head of the session, timeout ends what the shell has started as well, which would keep its pipes open
+    limit = ["setsid", "-w", "timeout", "-k", "1", "10"]
     # run_command would put this module's own PATH in place of a $PATH
     rc, out, err = runtime.run(batch.module, [*limit, *start, "/bin/bash", "-lc", f"echo; echo {mark}; printenv PATH"])
     found = out.rpartition(mark)

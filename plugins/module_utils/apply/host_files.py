@@ -44,10 +44,18 @@ def _found(module: AnsibleModule, roots: List[str], what: str, test: str) -> Lis
     argv = ["nice", "-n", "19", "find", *roots, "-xdev", *prune[:-1], ")", "-prune"]
     argv += ["-o", "(", *test.split(), ")", "-print0"]
     rc, out, err = runtime.run(module, argv)
-    # a file that vanishes meanwhile makes find fail too, and hides nothing
-    if rc and not all("No such file or directory" in line for line in err.splitlines()):
-        module.fail_json(msg=f"find cannot list the {what} below {', '.join(roots)}: {err.strip()}")
-    return sorted(path for path in out.split("\0") if path)
+    unseen = [line for line in err.splitlines() if not _harmless(line)] if rc else []
+    if unseen or (rc and not err.strip()):
+        why = "; ".join(unseen) or f"exit {rc}"
+        module.fail_json(msg=f"find cannot list the {what} below {', '.join(roots)}: {why}")
+    # each once: of mounts stacked on one directory all are started from
+    return sorted({path for path in out.split("\0") if path})
+
+
+def _harmless(complaint: str) -> bool:
+    """Whether find missed nothing of the host's own: what vanished meanwhile, and dead mounts of others."""
+    told = re.fullmatch(r"find: '(.*)': (.*)", complaint)
+    return bool(told) and (told[2] == "No such file or directory" or told[1] in [mount.point for mount in _mounts()])
 
 
 def _trees() -> List[str]:

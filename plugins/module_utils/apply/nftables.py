@@ -98,14 +98,16 @@ def _chains(wanted: Mapping[str, Any], ssh: Iterable[int]) -> List[str]:
     incoming = (_LOOPBACK if deny or loopback else []) + (_SPOOFED if loopback else []) + established
     outgoing: List[str] = []
     output = [name for name in ("output_tcp", "output_udp") if ports(wanted, name)]
+    administered = [str(port) for port in ssh]
     if deny:
         hooks |= {"input", "forward"}
-        administered = [str(port) for port in ssh]
         incoming = [*incoming, *_ICMP, *_DHCP, *_open("tcp", [*administered, *ports(wanted, "tcp")])]
         incoming += _open("udp", ports(wanted, "udp"))
     if output:
         hooks.add("output")
-        outgoing = ["oif lo accept", *_ESTABLISHED, *_ICMP_OUT, *_DHCP_OUT]
+        # the connection this runs over may be older than all tracking: then what is sent first counts as new
+        answers = _open("tcp", [*administered, *ports(wanted, "tcp")], "sport")
+        outgoing = ["oif lo accept", *_ESTABLISHED, *_ICMP_OUT, *_DHCP_OUT, *answers]
         outgoing += [line for name in output for line in _open(name[len("output_") :], ports(wanted, name))]
     if incoming:
         hooks.add("input")
@@ -121,7 +123,7 @@ def _chains(wanted: Mapping[str, Any], ssh: Iterable[int]) -> List[str]:
     return lines
 
 
-def _open(protocol: str, listed: List[str]) -> List[str]:
+def _open(protocol: str, listed: List[str], side: str = "dport") -> List[str]:
     """One line for all; what an earlier range covers is left out, for a set takes no overlaps."""
     merged: List[List[int]] = []
     for each in sorted(listed, key=lambda port: int(port.partition("-")[0])):
@@ -131,4 +133,4 @@ def _open(protocol: str, listed: List[str]) -> List[str]:
         else:
             merged.append([int(first), int(last or first)])
     shown = [str(first) if first == last else f"{first}-{last}" for first, last in merged]
-    return [f"{protocol} dport {{ {', '.join(shown)} }} accept"] if shown else []
+    return [f"{protocol} {side} {{ {', '.join(shown)} }} accept"] if shown else []

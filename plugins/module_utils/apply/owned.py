@@ -71,8 +71,13 @@ class Objects:
         self.batch.store()
         try:
             os.mkdir(path, 0o700)
-            os.chown(path, state.uid, state.gid)
-            os.chmod(path, state.mode)
+            # whoever owns the directory above may have put a link in its place
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fchown(handle, state.uid, state.gid)
+                os.fchmod(handle, state.mode)
+            finally:
+                os.close(handle)
         except OSError as error:
             self.batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot make {path}: {error.strerror}")
 

@@ -7,9 +7,18 @@ import os
 from typing import Sequence, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
 
 MANAGER = "/run/systemd/system"
 CONTAINER_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+
+#: By any of these a machine is known as a node of a Kubernetes cluster.
+NODE_MARKS = ("/etc/eks", "/usr/bin/kubelet", "/etc/kubernetes/kubelet", "/etc/sysctl.d/99-kubernetes-cri.conf")
+
+
+def node_mark() -> str:
+    """The first mark of a Kubernetes node that is there, or nothing."""
+    return next((mark for mark in NODE_MARKS if os.path.exists(mark)), "")
 
 
 def manager_runs() -> bool:
@@ -33,3 +42,11 @@ def run(module: AnsibleModule, argv: Sequence[str]) -> Tuple[int, str, str]:
     except OSError as error:
         return 127, "", f"{argv[0]}: {error.strerror}"
     return rc, out, err
+
+
+def boot_state(batch: core.Batch, unit: str) -> str:
+    """What ``systemctl is-enabled`` says of a unit; ``not-found`` however the version of systemctl puts it."""
+    rc, out, err = run(batch.module, ["systemctl", "is-enabled", unit])
+    if not out.strip() and "No such file or directory" not in err and "not-found" not in err:
+        batch.fail(f"systemctl is-enabled {unit}: exit {rc}: {err.strip()}")
+    return out.strip() or "not-found"

@@ -24,7 +24,6 @@ from typing import Any, Iterator, List, Mapping, Optional, Sequence, Tuple, Unio
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import audit_lines, core, scan, sudo
 
-_CONTAINER_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 _TABLES = {"x86_64": {"b64": "x86_64", "b32": "i386"}, "aarch64": {"b64": "aarch64", "b32": "arm"}}
 #: What people do, for whom nearly all rules are there: a rule that takes all of this away hides them.
 _PEOPLE = (audit_lines.Field("auid", ">=", "1000"), audit_lines.Field("auid", "!=", "-1"))
@@ -62,7 +61,7 @@ def running(node: core.Node) -> Union[audit_lines.State, str]:
     status = node.run("auditctl", "-s")
     enabled = re.search(r"(?m)^enabled (\d)", status.out)
     if not enabled:
-        if any(node.exists(mark) for mark in _CONTAINER_MARKS):
+        if node.in_container():
             return "not looked at: in a container the kernel's audit is the host's"
         raise core.ProbeError(f"auditctl -s: no state: {status.err.strip() or status.out.strip() or status.rc}")
     lines = [(line, "auditctl -l") for line in node.must("auditctl", "-l").splitlines() if line.startswith("-")]

@@ -17,6 +17,7 @@ import subprocess
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 STATUSES = ("pass", "fail", "not_applicable", "manual", "error")
+CONTAINER_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 
 Finding = Dict[str, Any]
 Evidence = Dict[str, Any]
@@ -111,6 +112,10 @@ class Node:
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self.real(path))
+
+    def in_container(self) -> bool:
+        """Whether the kernel is a host's and not this machine's own."""
+        return any(self.exists(mark) for mark in CONTAINER_MARKS)
 
     def merged(self, directories: Sequence[str], suffix: str) -> List[str]:
         """Files as systemd, modprobe and sysctl merge them: by base name, the first directory wins a name."""

@@ -20,6 +20,9 @@ from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe impor
 _SHOWN = 50
 #: Files per question to rpm, far below what a command line may hold.
 _AT_ONCE = 200
+#: Ids and places of systemd's dynamic users (its UIDS-GIDS document; systemd.exec(5)).
+DYNAMIC_IDS = range(61184, 65520)
+PRIVATE = ("/var/lib/private/", "/var/cache/private/", "/var/log/private/")
 Offence = Tuple[str, str]
 
 
@@ -58,13 +61,18 @@ def _writable_directory(_node: core.Node, entry: scan.Entry) -> List[Offence]:
     return [(entry.path, _mode(entry))] if free else []
 
 
+def _dynamic(entry: scan.Entry, number: int) -> bool:
+    """State of a service with DynamicUser=: its id lives while it runs, nobody else gets in, and it is handed on."""
+    return number in DYNAMIC_IDS and entry.path.startswith(PRIVATE)
+
+
 def _unowned(node: core.Node, entry: scan.Entry) -> List[Offence]:
-    known = _known(node, "passwd", entry.st_uid)
+    known = _dynamic(entry, entry.st_uid) or _known(node, "passwd", entry.st_uid)
     return [] if known else [(entry.path, f"uid {entry.st_uid}")]
 
 
 def _ungrouped(node: core.Node, entry: scan.Entry) -> List[Offence]:
-    known = _known(node, "group", entry.st_gid)
+    known = _dynamic(entry, entry.st_gid) or _known(node, "group", entry.st_gid)
     return [] if known else [(entry.path, f"gid {entry.st_gid}")]
 
 

@@ -62,7 +62,8 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
         items += _loopback_only(found, spec["loopback_only"])
     if "postfix" in spec and node.exists(MAIN_CF):
         value, source = postfix_interfaces(node)
-        items.append(core.evidence("inet_interfaces", spec["postfix"], value, value in spec["postfix"]["in"], source))
+        ok = core.holds(spec["postfix"], value)
+        items.append(core.evidence("inet_interfaces", spec["postfix"], value, ok, source))
     if "allow" in spec:
         items += _allowed(found, spec["allow"])
     return core.verdict(items)

@@ -20,8 +20,10 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
     for key, predicate in spec.items():
         path, value, source = (USERADD, "-1", "useradd") if key == "INACTIVE" else (LOGIN_DEFS, None, None)
         for number, line in node.lines(path):
-            words = line.replace("=", " ", 1).split() if path == USERADD else line.split()
+            # useradd takes INACTIVE= as it stands, without a blank before the sign
+            words = line.split("=", 1) if path == USERADD else line.split()
             if len(words) > 1 and words[0] == key:
-                value, source = words[1].strip('"'), f"{path}:{number}"
+                value = words[1].strip() if path == USERADD else words[1].strip('"')
+                source = f"{path}:{number}"
         items.append(core.evidence(key, predicate, value, core.holds(predicate, value), source or path))
     return core.verdict(items)

@@ -15,7 +15,6 @@ from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe impor
 
 #: Which packets a table of a family sees.
 FAMILIES = {"inet": ("ip", "ip6"), "ip": ("ip",), "ip6": ("ip6",)}
-_SILENT = ("counter", "log", "limit")
 _MAX_DEPTH = 16
 
 Expressions = List[Mapping[str, Any]]
@@ -173,5 +172,5 @@ def _established(match: Mapping[str, Any]) -> bool:
     if "vmap" in match:
         key, data = match["vmap"].get("key", {}), match["vmap"].get("data", {})
         pairs = data.get("set", []) if isinstance(data, Mapping) else []
-        return key.get("ct", {}).get("key") == "state" and ["established", {"accept": None}] in pairs
+        return _left({"match": {"left": key}}) == "ct state" and ["established", {"accept": None}] in pairs
     return _is(match, ["ct state"]) and "established" in _right(match)

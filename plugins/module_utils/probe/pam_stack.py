@@ -139,5 +139,5 @@ def settings(node: core.Node, path: str, name: str) -> Optional[Tuple[str, str]]
     for number, text in node.lines(path):
         match = _CONF_LINE.match(text)
         if match and match[1] == name:
-            value = (match[2].strip() or "yes", f"{path}:{number}")
+            value = (match[2].split("#", 1)[0].strip() or "yes", f"{path}:{number}")
     return value

@@ -42,7 +42,8 @@ class Repository(NamedTuple):
     def sources(self) -> List[str]:
         """Every address it may be read from."""
         keys = ("baseurl", "mirrorlist", "metalink")
-        return [word for key in keys if key in self.values for word in re.split(r"[\s,]+", self.values[key].text)]
+        words = [word for key in keys if key in self.values for word in re.split(r"[\s,]+", self.values[key].text)]
+        return [word for word in words if word]
 
     def flag(self, key: str) -> Optional[bool]:
         """A boolean as dnf reads it; None where nothing says it."""

@@ -17,6 +17,8 @@ _BLANK = re.compile(r"(?:\s+|#[^\n]*|/\*.*?\*/)*", re.S)
 _OBJECT = re.compile(r"\b(action|global|include|input|module)\s*\(", re.I)
 #: The rest of an object: text, strings, whole-line comments, up to its parenthesis.
 _BODY = re.compile(r'(?:[^"#()]|"(?:\\.|[^"\\])*"|#[^\n]*\n)*\)', re.S)
+#: A line whose comment begins outside of a string.
+_COMMENT = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^"#])*\s#')
 _PARAMETER = re.compile(r'([\w.]+)\s*=\s*\[?\s*"((?:\\.|[^"\\])*)"')
 _LINE = re.compile(r"(?:\\\n|[^\n])*")
 _DEEPEST = 10
@@ -71,6 +73,7 @@ def _of_text(text: str, path: str) -> Iterator[Statement]:
         rest = _LINE.match(text, place)
         line = rest[0] if rest else ""
         found = None if line.startswith("$") else _OBJECT.search(line)
+        found = None if found and _COMMENT.match(line[: found.start()]) else found
         body = _BODY.match(text, place + found.end()) if found else None
         if found and body:
             yield _object(found[1].lower(), text[place + found.start() : body.end()], line[: found.start()], source)

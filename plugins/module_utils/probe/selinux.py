@@ -14,7 +14,6 @@ from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe impor
 CONFIG = "/etc/selinux/config"
 ENFORCE = "/sys/fs/selinux/enforce"
 MANAGER = "/run/systemd/system"
-CONTAINER_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 
 
 def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
@@ -50,7 +49,7 @@ def _policy(node: core.Node, accepted: List[str]) -> Iterator[core.Evidence]:
 def _mode(node: core.Node, accepted: List[str]) -> Iterator[core.Evidence]:
     """The first line decides at boot (libselinux, selinux_getenforcemode), and the kernel for now."""
     value, source = next(iter(_configured(node, "SELINUX")), (None, CONFIG))
-    value = value.lower() if value else None
+    value = value.split()[0].lower() if value else None  # a comment after it does not matter
     yield core.evidence("SELINUX", {"in": accepted}, value, value in accepted, source)
     mode = live(node)
     if mode is None:
@@ -62,7 +61,7 @@ def _mode(node: core.Node, accepted: List[str]) -> Iterator[core.Evidence]:
 
 def live(node: core.Node) -> Optional[str]:
     """How the kernel treats SELinux now; None where it is not this machine's own."""
-    if not node.exists(MANAGER) or any(node.exists(mark) for mark in CONTAINER_MARKS):
+    if not node.exists(MANAGER) or node.in_container():
         return None
     text = node.read(ENFORCE)
     if text is None:

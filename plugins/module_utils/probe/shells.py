@@ -34,7 +34,8 @@ def argv(user: str, shell: str, question: str, umask: str = "022", path: str = "
     environment = [f"HOME={home}", f"USER={user}", f"LOGNAME={user}", "SHELL=/bin/bash", "TERM=dumb"]
     environment += ["HISTFILE=/dev/null", f"PATH={path}"]
     start = ("/bin/sh", "-c", f'umask {umask}; exec "$@"', "sh")
-    limit = ("timeout", "-k", "1", str(SECONDS), "setsid")
+    # at the head of the session, timeout ends what the shell has started as well, which would keep its pipes open
+    limit = ("setsid", "-w", "timeout", "-k", "1", str(SECONDS))
     return (*limit, *become, "env", "-i", *environment, *start, *SHELLS[shell], asked)
 
 
@@ -44,7 +45,7 @@ def ask(node: core.Node, user: str, shell: str, question: str, umask: str = "022
     answer = done.out.rpartition(_MARK)
     if answer[1]:
         return answer[2].strip("\n")
-    if done.rc == 124:
+    if done.rc in (124, -9, 137):  # the last two where TERM was not enough
         raise core.ProbeError(f"the {shell} of {user} gives no answer in {SECONDS} seconds: what does it wait for?")
     why = done.err.strip() or f"exit {done.rc}"
     raise core.ProbeError(f"the {shell} of {user} does not answer: {why}")

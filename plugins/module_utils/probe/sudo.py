@@ -8,6 +8,7 @@ count as set, but a time-out or a ``!authenticate`` there is looked at.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
@@ -127,7 +128,8 @@ def _included(node: core.Node, how: str, what: str, by: str) -> List[str]:
     if how == "include":
         return [what]
     names = [path for path in node.glob(f"{what}/*") if "." not in posixpath.basename(path) and path[-1] != "~"]
-    return sorted(names, key=lambda path: posixpath.basename(path).encode())
+    files = [path for path in names if os.path.isfile(node.real(path))]  # sudo passes over directories
+    return sorted(files, key=lambda path: posixpath.basename(path).encode())
 
 
 def _uncommented(line: str) -> str:

@@ -50,7 +50,7 @@ def configured(node: core.Node, key: str) -> Tuple[Optional[str], Optional[str]]
 
 def _running(node: core.Node, key: str, predicate: Any) -> List[core.Evidence]:
     """The running value; nothing in a container for what is its host's, all but ``net.``."""
-    if not key.startswith("net.") and node.exists("/run/systemd/container"):
+    if not key.startswith("net.") and node.in_container():
         return []
     path = "/proc/sys/" + _slashed(key)
     text = node.read(path)

@@ -6,6 +6,7 @@ A file of tmpfiles.d replaces the one of the same name in a weaker directory who
 
 from __future__ import annotations
 
+import re
 from typing import List, Mapping, Optional
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core
@@ -41,7 +42,7 @@ def _file_mode(words: List[str], directory: str) -> Optional[int]:
     if not (kind[:1] in NAMED and is_file) and not (kind[:1] in BELOW and (below or path == directory)):
         return None
     bits = mode.lstrip("~:")
-    if not bits.isdigit():
+    if not re.fullmatch("[0-7]+", bits):
         return None
     # ~ masks by what the object has: a file that is not executable does not become so
     return int(bits, 8) & (0o666 if "~" in mode else 0o777)
