@@ -45,7 +45,6 @@ rules:
   returned: always
 """
 
-import errno
 import fnmatch
 import functools
 import glob
@@ -53,36 +52,12 @@ import grp
 import os
 import pwd
 import stat
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply.owned import State, put
 
 IS_TYPE = {"file": stat.S_ISREG, "directory": stat.S_ISDIR}
-
-
-class State(NamedTuple):
-    """What this module may change of an object."""
-
-    mode: int
-    uid: int
-    gid: int
-
-    def __str__(self) -> str:
-        return f"{self.mode:04o} {user_name(self.uid)}:{group_name(self.gid)}"
-
-
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 @functools.lru_cache(maxsize=None)
@@ -268,28 +243,6 @@ def give_back_file(
         if not batch.module.check_mode:
             os.chown(path, was["uid"], was["gid"])
         batch.record(rule["rule"], {path: "absent"}, {path: "present"})
-
-
-def put(batch: core.Batch, rule: Mapping[str, Any], path: str, before: State, after: State) -> bool:
-    """Change the object itself, through a descriptor that follows no link. False when it has vanished."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot open {path}: {error.strerror}")
-    try:
-        # bits go first and owners after, or a file would for a moment be open to its new group
-        os.fchmod(handle, after.mode)
-        if after[1:] != before[1:]:
-            os.fchown(handle, after.uid, after.gid)
-            os.fchmod(handle, after.mode)
-    except OSError as error:
-        hint = "; is it immutable, or do its mount's options set the modes?" if error.errno == errno.EPERM else ""
-        batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot make {path} {after}: {error.strerror}{hint}")
-    finally:
-        os.close(handle)
-    return True
 
 
 def create(

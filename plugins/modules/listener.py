@@ -106,20 +106,10 @@ def apply(batch: core.Batch) -> None:
         batch.record(rule["rule"], {path: was}, {path: now})
         text = text if was == now else with_lines(text, now)
     if batch.write(path, text) and before and not batch.module.check_mode:
-        restart(batch)
+        # not a reload: Postfix opens other sockets only when it starts (man 5 postconf)
+        runtime.try_restart(batch, "postfix.service")
     for slug in batch.absent:  # not before: the file may refuse to be written
         batch.forget(slug)
-
-
-def restart(batch: core.Batch) -> None:
-    """Not a reload: Postfix opens other sockets only when it starts (``man 5 postconf``)."""
-    if not runtime.manager_runs():
-        return
-    rc, _out, err = runtime.run(batch.module, ["systemctl", "try-restart", "postfix.service"])
-    if rc:
-        batch.fail(
-            f"postfix.service does not restart with its new {PARAMETER}: {err.strip()}; see journalctl -u postfix"
-        )
 
 
 def main() -> None:

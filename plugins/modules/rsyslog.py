@@ -224,11 +224,8 @@ def unread(texts: Mapping[str, str]) -> bool:
 
 def restart(batch: core.Batch) -> None:
     batch.changed_file(f"{UNIT} (running)", "with its old configuration\n", "with its new configuration\n")
-    if batch.module.check_mode:
-        return
-    rc, _out, err = runtime.run(batch.module, ["systemctl", "try-restart", UNIT])
-    if rc:
-        batch.fail(f"{UNIT} does not restart, though rsyslogd -N1 accepts its files: {err.strip()}")
+    if not batch.module.check_mode:
+        runtime.try_restart(batch, UNIT)
 
 
 def apply(batch: core.Batch) -> None:

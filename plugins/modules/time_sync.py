@@ -174,18 +174,9 @@ def apply(batch: core.Batch) -> None:
         batch.write(params["environment"], environment),
     ]
     if any(changed) and not batch.module.check_mode:
-        restart(batch)
+        runtime.try_restart(batch, "chronyd.service")
     for slug in batch.absent:  # not before: a file may refuse to be written
         batch.forget(slug)
-
-
-def restart(batch: core.Batch) -> None:
-    """chronyd reads both files only when it starts. One that is stopped stays so."""
-    if not runtime.manager_runs():
-        return
-    rc, _out, err = runtime.run(batch.module, ["systemctl", "try-restart", "chronyd.service"])
-    if rc:
-        batch.fail(f"chronyd.service does not restart with its new options: {err.strip()}; see journalctl -u chronyd")
 
 
 def main() -> None:

@@ -1,13 +1,15 @@
 # Copyright the cisdriver authors. Apache-2.0.
 """Modes and owners of single files and directories: changed, remembered, given back.
 
-For modules that know themselves which objects they may touch; ``file_mode`` has rules of its own for that.
+``Objects`` is for modules that know themselves what they may touch; ``file_mode`` has rules of its own for that.
 """
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Union
 
@@ -22,7 +24,21 @@ class State(NamedTuple):
     gid: int
 
     def __str__(self) -> str:
-        return f"{self.mode:04o} {self.uid}:{self.gid}"
+        return f"{self.mode:04o} {user_name(self.uid)}:{group_name(self.gid)}"
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 class Objects:
@@ -105,7 +121,7 @@ class Objects:
     def _change(self, rule: Mapping[str, Any], path: str, before: State, after: State) -> None:
         if not self.batch.module.check_mode:
             self.batch.store()
-            if not _put(self.batch, rule, path, before, after):
+            if not put(self.batch, rule, path, before, after, foreign=True):
                 return
         self._seen[_key(path)] = after
         self._note(rule, path, str(before), str(after))
@@ -133,8 +149,13 @@ def _key(path: str) -> Any:
     return about.st_dev, about.st_ino
 
 
-def _put(batch: core.Batch, rule: Mapping[str, Any], path: str, before: State, after: State) -> bool:
-    """Through a descriptor that follows no link: the object lies where its owner may swap it. False: it vanished."""
+def put(
+    batch: core.Batch, rule: Mapping[str, Any], path: str, before: State, after: State, foreign: bool = False
+) -> bool:
+    """Change the object itself, through a descriptor that follows no link. False when it has vanished.
+
+    ``foreign``: it lies where its owner may swap it for another name of a file that is not theirs.
+    """
     who = f"rule {rule['rule']} ({rule['id']})"
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -143,7 +164,7 @@ def _put(batch: core.Batch, rule: Mapping[str, Any], path: str, before: State, a
     except OSError as error:
         batch.fail(f"{who}: cannot open {path}: {error.strerror}")
     try:
-        if after[1:] != before[1:] and has_other_names(handle):
+        if foreign and after[1:] != before[1:] and has_other_names(handle):
             return False
         # bits go first and owners after, or it would for a moment be open to its new group
         os.fchmod(handle, after.mode)

@@ -50,3 +50,12 @@ def boot_state(batch: core.Batch, unit: str) -> str:
     if not out.strip() and "No such file or directory" not in err and "not-found" not in err:
         batch.fail(f"systemctl is-enabled {unit}: exit {rc}: {err.strip()}")
     return out.strip() or "not-found"
+
+
+def try_restart(batch: core.Batch, unit: str) -> None:
+    """Start a unit anew whose daemon reads its files only when it starts. One that is stopped stays so."""
+    if not manager_runs():
+        return
+    rc, _out, err = run(batch.module, ["systemctl", "try-restart", unit])
+    if rc:
+        batch.fail(f"{unit} does not restart with its new configuration: {err.strip()}; see journalctl -u {unit}")
