@@ -43,7 +43,7 @@ lay_tree() {
     chmod 440 /etc/sudoers /etc/sudoers.d/*
     chmod 750 /etc/sudoers.d /etc/audit /etc/audit/rules.d
     chmod 640 /etc/audit/auditd.conf /etc/libaudit.conf
-    mkdir -p -m 700 /etc/nftables
+    install -d -m 700 /etc/nftables
     chmod 700 /boot/grub2 /boot/loader/entries /boot/efi
     chmod 600 /boot/grub2/grub.cfg
 }
