@@ -130,5 +130,5 @@ def test_deselected_nothing_of_ours_is_left_and_nothing_of_others_is_gone(server
     seen = server.node.exec(
         "nft list tables; systemctl is-enabled nftables; ls /etc/nftables; grep -v ^# /etc/sysconfig/nftables.conf"
     )
-    assert seen.stdout.splitlines() == ["table ip filter", "table inet site", "disabled"]
+    assert seen.stdout.splitlines() == ["table inet site", "disabled"]
     assert server.lets_in()
