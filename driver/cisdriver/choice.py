@@ -37,6 +37,7 @@ def selections(settings: Settings, benchmarks: Iterable[str] = ()) -> list[colle
     return found
 
 
+_STRICT = "`cisdriver rules list --verdict except` and `--verdict adapt` show them."
 _REMEDY = "`cisdriver rules list` shows every benchmark, id, rule and topic."
 
 
@@ -60,7 +61,6 @@ def _check_names(settings: Settings, names: collection.catalogue.Catalogue, benc
     for flag, given, allowed in (
         ("--only", settings.only, known),
         ("--skip", settings.skip, known),
-        ("--strict", settings.strict, names.with_eks_verdict()),
         ("--tags", settings.tags, tags),
         ("--skip-tags", settings.skip_tags, tags),
     ):
@@ -71,6 +71,12 @@ def _check_names(settings: Settings, names: collection.catalogue.Catalogue, benc
                     f"{suggest(name, allowed)}",
                     _REMEDY,
                 )
+    for name in settings.strict:
+        if name not in names.with_eks_verdict():
+            guess = suggest(name, names.with_eks_verdict())
+            raise UsageError(
+                f"--strict: {name!r} is no id or slug of a rule that EKS adapts or excepts{guess}", _STRICT
+            )
 
 
 def extra_vars(settings: Settings) -> dict[str, Any]:

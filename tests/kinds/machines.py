@@ -107,7 +107,7 @@ def applied(
 
 
 def _answer(module: Module, apply: Callable[..., None], arguments: Sequence[Any]) -> dict[str, Any]:
-    batch = apply_core.Batch(module, "kind")  # type: ignore[arg-type]
+    batch = apply_core.Batch(module, "kind")  # type: ignore[arg-type] # stands for Ansible\'s
     apply(batch, *arguments)
     try:
         batch.exit()

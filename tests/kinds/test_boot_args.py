@@ -265,6 +265,6 @@ def test_a_grubby_that_does_nothing_is_found_out(tmp_path: Path) -> None:
     def idle(argv: list[str]) -> tuple[int, str, str]:
         return honest(argv) if argv[1] == "--info=ALL" else (0, "", "")
 
-    place.grubby = idle  # type: ignore[method-assign]
+    place.grubby = idle  # type: ignore[method-assign] # what grubby answers here
     with pytest.raises(Refused, match=re.escape("boot entry m-6.12: expected ro audit=1 after grubby, found ro")):
         place.run(EARLY)

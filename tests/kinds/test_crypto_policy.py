@@ -115,7 +115,7 @@ def test_what_an_administrator_took_since_stays(tmp_path: Path) -> None:
 
 def test_a_tool_that_refuses_is_named(tmp_path: Path) -> None:
     place = Place(tmp_path, "LEGACY\n")
-    place.program = lambda _argv: (1, "", "Unknown policy")  # type: ignore[method-assign]
+    place.program = lambda _argv: (1, "", "Unknown policy")  # type: ignore[method-assign] # what the tool answers here
     with pytest.raises(Refused, match=r"update-crypto-policies --set DEFAULT: exit 1, .*: Unknown policy"):
         place.run(LEAVE)
 
@@ -124,10 +124,10 @@ def test_what_cannot_be_given_back_is_not_forgotten(tmp_path: Path) -> None:
     place = Place(tmp_path, "LEGACY\n")
     place.run(LEAVE)
     works = place.program
-    place.program = lambda _argv: (1, "", "no space")  # type: ignore[method-assign]
+    place.program = lambda _argv: (1, "", "no space")  # type: ignore[method-assign] # what the tool answers here
     with pytest.raises(Refused, match="no space"):
         place.run(GONE)
-    place.program = works  # type: ignore[method-assign]
+    place.program = works  # type: ignore[method-assign] # what the tool answers here
     place.run(GONE)
     assert (tmp_path / "config").read_text() == "LEGACY\n"
 

@@ -143,7 +143,7 @@ def test_login_defs(tmp_path: Path) -> None:
 
     def run(rules: list[dict[str, object]]) -> None:
         params = {"rules": rules, "memory": str(tmp_path / "m"), **{name: str(path) for name, path in files.items()}}
-        batch = core.Batch(Module(params, False, lambda _argv: (0, "", "")), "login_defs")  # type: ignore[arg-type]
+        batch = core.Batch(Module(params, False, lambda _argv: (0, "", "")), "login_defs")  # type: ignore[arg-type] # stands for Ansible\'s
         login_defs.apply(batch)
         batch.store()
 

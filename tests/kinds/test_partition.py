@@ -121,7 +121,7 @@ def resolved(name: str, mapped: str = "") -> str:
         assert argv[:2] == ["/usr/sbin/ebsnvme-id", "--block-dev"]
         return 0, mapped if argv[2].endswith("nvme1n1") else "/dev/xvda\n", ""
 
-    return disk.resolve(Module({}, False, program), name)  # type: ignore[arg-type]
+    return disk.resolve(Module({}, False, program), name)  # type: ignore[arg-type] # stands for Ansible\'s
 
 
 @pytest.mark.parametrize("mapped", ["xvdb\n", "/dev/xvdb\n", "sdb\n"])

@@ -177,7 +177,7 @@ def test_what_dnf_cannot_load_is_named_and_nothing_is_changed(tmp_path: Path) ->
 
 def test_a_repository_that_dnf_ignores_counts_as_refused(tmp_path: Path) -> None:
     place = Place(tmp_path, STOCK)
-    place.dnf = lambda _argv: (0, "Ignoring repositories: amazonlinux", "")  # type: ignore[method-assign]
+    place.dnf = lambda _argv: (0, "Ignoring repositories: amazonlinux", "")  # type: ignore[method-assign] # what dnf answers here
     with pytest.raises(Refused, match="Ignoring repositories"):
         place.run(ONLY_SIGNED)
 
@@ -185,7 +185,7 @@ def test_a_repository_that_dnf_ignores_counts_as_refused(tmp_path: Path) -> None
 def test_bytes_that_are_no_utf_8_stay(tmp_path: Path) -> None:
     place = Place(tmp_path, STOCK)
     (tmp_path / "repos/amazonlinux.repo").write_bytes(b"# d\xe9p\xf4t\n" + STOCK.encode())
-    place.dnf = lambda _argv: (0, "", "")  # type: ignore[method-assign]
+    place.dnf = lambda _argv: (0, "", "")  # type: ignore[method-assign] # what dnf answers here
     place.run(ONLY_SIGNED)
     assert (tmp_path / "repos/amazonlinux.repo").read_bytes().startswith(b"# d\xe9p\xf4t\n[amazonlinux]\n")
 

@@ -64,7 +64,7 @@ def look(root: Path, files: dict[str, str], spec: dict[str, Any], exec_start: st
             return Output(0, sshd_t(argv, str(root)), "")
         return Output(0, exec_start, "") if argv[0] == "systemctl" else Output(127, "", "not found")
 
-    node._run = run  # type: ignore[assignment]
+    node._run = run  # type: ignore[assignment] # what programs answer here
     return probe.check(node, spec)
 
 
@@ -148,7 +148,7 @@ def test_scenario(tmp_path: Path, name: str, files: dict[str, str], spec: dict[s
 def test_time_written_with_units_is_compared_in_seconds(tmp_path: Path) -> None:
     # the emulation above does not normalise, sshd -T does
     node = machine(tmp_path, {"/etc/ssh/sshd_config": "LoginGraceTime 1m\n"})
-    node._run = lambda argv: Output(0, "logingracetime 60\n" if argv[0] == "sshd" else "", "")  # type: ignore[assignment]
+    node._run = lambda argv: Output(0, "logingracetime 60\n" if argv[0] == "sshd" else "", "")  # type: ignore[assignment] # what programs answer here
     assert probe.check(node, GRACE)["status"] == "pass"
 
 
@@ -298,7 +298,7 @@ def test_sshd_is_reloaded_when_something_changed_and_never_in_check_mode(
     monkeypatch.setattr(sshd, "has_service_manager", lambda: True)
     place, commands = Place(tmp_path), []
     plain = place.program
-    place.program = lambda argv: (commands.append(argv[:2]), plain(argv))[1]  # type: ignore[method-assign]
+    place.program = lambda argv: (commands.append(argv[:2]), plain(argv))[1]  # type: ignore[method-assign] # what programs answer here
     place.run(NO_ROOT, check=True)
     assert ["systemctl", "reload"] not in commands
     place.run(NO_ROOT)

@@ -40,13 +40,8 @@ class Hardened:
     def audit(self, manual: bool = False) -> dict[str, Any]:
         """The finding per slug. Evidence for a person, which costs as much again, is gathered with ``manual``."""
         entries = catalogue.load().select(self.selection)
-        plan = lookup.audit_plan(
-            self.selection, [e for e in entries if manual or e.rule is None or e.rule.manual is None]
-        )
-        argv = ["podman", "exec", "-i", self.node.name, "python3", "/run/rules/inside.py", "/run/rules"]
-        done = subprocess.run(argv, input=json.dumps(plan), capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        self.last = json.loads(done.stdout)
+        chosen = [entry for entry in entries if manual or not (entry.rule and entry.rule.manual)]
+        self.last = audited(self.node, self.selection, chosen)
         return self.last
 
     def harden(self, *extra: str) -> str:
@@ -57,6 +52,16 @@ class Hardened:
         done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
         return done.stdout
+
+
+def audited(node: Any, selection: catalogue.Selection, entries: list[catalogue.Entry] | None = None) -> dict[str, Any]:
+    """The finding per slug of a node that put_audit() has equipped; of some entries, or all of the selection."""
+    plan = lookup.audit_plan(selection, entries or catalogue.load().select(selection))
+    argv = ["podman", "exec", "-i", node.name, "python3", "/run/rules/inside.py", "/run/rules"]
+    done = subprocess.run(argv, input=json.dumps(plan), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def not_met(findings: dict[str, Any]) -> set[str]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cisdriver.amazon_linux.plugins.lookup import rules as lookup
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import catalogue
 
-from .conftest import ROOT
+from .conftest import ROOT, audited, put_audit
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 SELECTION = catalogue.Selection("al2023-1.0.0", level=2, only=("mounts",))
@@ -57,12 +56,7 @@ class Partitioned:
         return done.stdout
 
     def audit(self) -> dict[str, Any]:
-        plan = lookup.audit_plan(SELECTION, catalogue.load().select(SELECTION))
-        argv = ["podman", "exec", "-i", self.node.name, "python3", "/run/rules/inside.py", "/run/rules"]
-        done = subprocess.run(argv, input=json.dumps(plan), capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return audited(self.node, SELECTION)
 
     def failing(self) -> set[str]:
         return {slug for slug, finding in self.audit().items() if finding["status"] not in ("pass", "not_applicable")}
@@ -75,10 +69,7 @@ def partitioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partitione
     with standin.start(f"cisdriver-partitioned-{os.getpid()}", "ami", volumes={"/dev/xvdb": 20}) as node:
         node.wait_ssh()
         machine = Partitioned(node, tmp_path_factory.mktemp("partitioned"))
-        tree = "/run/rules/ansible_collections/cisdriver/amazon_linux"
-        node.exec(f"mkdir -p {tree}", check=True)
-        subprocess.run(["podman", "cp", ROOT / "plugins", f"{node.name}:{tree}/plugins"], check=True)
-        subprocess.run(["podman", "cp", Path(__file__).with_name("inside.py"), f"{node.name}:/run/rules/"], check=True)
+        put_audit(node)
         yield machine
 
 

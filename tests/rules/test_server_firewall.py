@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import ROOT, catalogue, lookup, make_server, put_audit
+from .conftest import ROOT, audited, catalogue, make_server, put_audit
 
 pytestmark = pytest.mark.node
 
@@ -59,12 +59,7 @@ class Server:
         return done.stdout
 
     def audit(self) -> dict[str, Any]:
-        plan = lookup.audit_plan(SELECTION, catalogue.load().select(SELECTION))
-        argv = ["podman", "exec", "-i", self.node.name, "python3", "/run/rules/inside.py", "/run/rules"]
-        done = subprocess.run(argv, input=json.dumps(plan), capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return audited(self.node, SELECTION)
 
     def failing(self) -> set[str]:
         return {slug for slug, finding in self.audit().items() if finding["status"] not in ("pass", "not_applicable")}

@@ -9,7 +9,7 @@ class NoMachines:
     def __init__(self, ssh_port: int) -> None:
         self._port, self._running = ssh_port, set[str]()
 
-    def start(self, instance: str, image: str, keys: list[str], volumes: dict[str, int]) -> None:  # noqa: ARG002
+    def start(self, instance: str, image: str, keys: list[str], volumes: dict[str, int]) -> None:  # noqa: ARG002 - as Machines has it
         self._running.add(instance)
 
     def stop(self, instance: str) -> None: ...

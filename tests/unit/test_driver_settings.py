@@ -102,6 +102,7 @@ def test_a_pair_needs_its_equals_sign() -> None:
         ({"skip": ("ip_forwarding_disable",)}, "did you mean 'ip_forwarding_disabled'"),
         ({"tags": ("3.2.x",)}, "--tags: .*'3.2.x'"),
         ({"skip_tags": ("level3",)}, "--skip-tags: .*'level3'"),
+        ({"strict": ("3.2.2",)}, "--strict: '3.2.2' is no id or slug of a rule that EKS adapts or excepts"),
         ({"values": ("nonesuch=1",)}, "--value: unknown rule 'nonesuch'"),
         ({"values": ("ip_forwarding_disabled=1",)}, "takes no value"),
     ],

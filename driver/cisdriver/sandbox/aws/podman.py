@@ -81,6 +81,7 @@ class PodmanMachines:
         reference = self._images.pop(image, None)
         if reference is not None:
             standin.podman("rmi", "-f", reference, check=False)
+            # there is none where the image has no second volume
             shutil.rmtree(_snapshot_folder(os.getpid()) / image, ignore_errors=True)
             del self._snapshots[image]
 
@@ -106,7 +107,7 @@ def _snapshot_folder(process: int) -> Path:
 def _remove(process: int) -> None:
     """Remove the nodes, images and snapshots of one sandbox."""
     node.prune(_run(process))
-    shutil.rmtree(_snapshot_folder(process), ignore_errors=True)
+    shutil.rmtree(_snapshot_folder(process), ignore_errors=True)  # there is none where no image had a second volume
     listing = standin.podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"{_REPOSITORY}/{process}")
     for reference in listing.stdout.split():
         standin.podman("rmi", "-f", reference, check=False)
