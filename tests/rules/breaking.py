@@ -282,6 +282,7 @@ BY_RULE = {
     # a shell that /etc/shells does not name: the account has no home to be judged for then
     "system_accounts_secured": Break("usermod -s /bin/ksh games", "games"),
     # files of root's home now have another group than root
+    "root_password_set": Break("passwd -q -l root", "root", "passwd -q -u root"),
     "root_primary_group_zero": _passwd(
         "s/^root:x:0:0:/root:x:0:1:/", "root", "s/^root:x:0:1:/root:x:0:0:/", "dot_files_restricted"
     ),
@@ -394,9 +395,59 @@ BY_RULE = {
     ),
 }
 
+_AUDITD = "/etc/audit/auditd.conf"
+
+
+def _auditd(key: str, value: str, *also: str) -> Break:
+    command = f"cp -p {_AUDITD} /run/broken.conf; sed -i -E 's/^{key} *=.*/{key} = {value}/' {_AUDITD}"
+    return Break(command, value, f"cp -p /run/broken.conf {_AUDITD}", also)
+
+
+_UNBOUND = _journald({"Journal": {"SystemMaxUse": None}})._replace(
+    undo="rm /etc/systemd/journald.conf.d/zzz-SystemMaxUse.conf; systemctl restart systemd-journald",
+    also=("var_separate_mount", "var_log_separate_mount", "journald_rotation_configured", *_OF_A_KEPT_JOURNAL),
+)
+_DROPPING = "{ type filter hook forward priority 0; policy drop; }"
+#: Per exception for EKS, how to break what it rests on, without doing what CIS asks: nothing would be left to except.
+#: Each is undone: several rest on the same thing.
+INSTEAD = {
+    **dict.fromkeys(["var_separate_mount", "var_log_separate_mount", *_OF_A_KEPT_JOURNAL], _UNBOUND),
+    "var_tmp_separate_mount": Break(
+        "systemctl mask -q systemd-tmpfiles-clean.timer",
+        "systemd-tmpfiles-clean.timer",
+        "systemctl unmask -q systemd-tmpfiles-clean.timer",
+    ),
+    "home_separate_mount": _sysctl({"fs.protected_hardlinks": 1})._replace(
+        undo="rm /etc/sysctl.d/99-zz-broken.conf; echo 1 > /proc/sys/fs/protected_hardlinks",
+        also=("var_tmp_separate_mount",),
+    ),
+    "var_log_audit_separate_mount": _auditd("max_log_file_action", "ignore", "audit_logs_kept"),
+    "audit_logs_kept": _auditd("max_log_file_action", "ignore", "var_log_audit_separate_mount"),
+    "audit_low_space_acted_on": _auditd("space_left_action", "ignore"),
+    "selinux_enforcing": Break(
+        "cp -p /etc/selinux/config /run/broken.selinux; sed -i 's/^SELINUX=.*/SELINUX=disabled/' /etc/selinux/config",
+        "/etc/selinux/config",
+        "cp -p /run/broken.selinux /etc/selinux/config",
+        also=("selinux_not_disabled",),
+    ),
+    "ip_forwarding_disabled": Break(
+        "printf 'net.ipv4.ip_forward=0\\nnet.ipv6.conf.all.forwarding=1\\n' > /etc/sysctl.d/99-zz-broken.conf",
+        "99-zz-broken.conf",
+        "rm /etc/sysctl.d/99-zz-broken.conf",
+    ),
+    "single_firewall_utility_in_use": Break(
+        f"nft add table inet broken; nft 'add chain inet broken f {_DROPPING}'",
+        "inet broken",
+        "nft delete table inet broken",
+    ),
+    "root_password_set": Break(
+        "usermod -p '' root", "root", "usermod -p '*LOCK*' root", also=("shadow_passwords_not_empty",)
+    ),
+}
+
 _NO_MOUNT = "this node has one volume: not applicable there; test_partitioned_node.py breaks them"
 _NO_FIREWALL = "no host firewall is in use on a node: test_server_firewall.py breaks it on a server"
-_NO_FIREWALLD = "firewalld is not in use on a node, and the stand-in's is a name: tests/kinds/test_firewall.py"
+_NO_FIREWALLD = "firewalld is not in use on a node: test_server_firewall.py breaks it where a site chose it"
 _JOURNALD = "journald keeps the logs of a node: not applicable there; test_server_profile.py breaks it"
 _NO_COLLECTOR = "it waits for a collector in cis_values: not applicable without one; test_server_profile.py breaks it"
 _NO_CRON = "a stock node has neither cron nor at: not applicable there; test_server_profile.py breaks them"
@@ -440,6 +491,7 @@ RESTING = {
     "journald_rotation_configured": ("var_separate_mount", "var_log_separate_mount"),
     "audit_log_size_configured": ("var_log_audit_separate_mount",),
     "sudo_installed": ("set_id_programs_known",),
+    "rsyslog_installed": ("journald_forward_to_rsyslog_off",),
 }
 
 

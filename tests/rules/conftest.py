@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,8 @@ def not_met(findings: dict[str, Any]) -> set[str]:
     }
 
 
-def breaks_alone(hardened: Hardened, slug: str, require: Mapping[str, Any]) -> None:
+def breaks_alone(hardened: Hardened, slug: str, how: breaking.Break) -> None:
     """Break one rule: the audit sees that one and no unrelated other, and its evidence names the offender."""
-    how = breaking.how(slug, require)
     before = not_met(hardened.last)
     done = hardened.node.exec(how.command)
     assert done.returncode == 0, done.stderr

@@ -70,11 +70,16 @@ def test_a_stock_node_is_judged_as_the_kit_of_cis_judged_one(hardened: Hardened)
     assert differing == set(DIFFERENCES)
 
 
+@pytest.mark.parametrize("slug", [slug for slug, rule in RULES.items() if rule.verdict("eks") == "except"])
+def test_an_exception_falls_with_what_it_rests_on(hardened: Hardened, slug: str) -> None:
+    breaks_alone(hardened, slug, breaking.INSTEAD[slug])
+
+
 @pytest.mark.parametrize("slug", BREAKABLE)
 def test_broken_alone_it_fails_alone(hardened: Hardened, slug: str) -> None:
     if hardened.hardened[slug]["status"] == "not_applicable":
         pytest.fail(f"{slug} does not apply here ({hardened.hardened[slug]['reason']}): list it in ELSEWHERE")
-    breaks_alone(hardened, slug, RULES[slug].require)
+    breaks_alone(hardened, slug, breaking.how(slug, RULES[slug].require))
 
 
 @pytest.mark.parametrize("slug", breaking.ELSEWHERE)

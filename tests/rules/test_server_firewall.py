@@ -127,3 +127,39 @@ def test_deselected_nothing_of_ours_is_left_and_nothing_of_others_is_gone(server
     )
     assert seen.stdout.splitlines() == ["table inet site", "disabled"]
     assert server.lets_in()
+
+
+#: Answers as firewall-cmd does, of a state that is files: the stand-in's firewalld is a unit that sleeps.
+FIREWALL_CMD = r"""#!/bin/sh
+case "$*" in
+  --get-default-zone) cat /run/fw/zone ;;
+  --get-zones) echo block dmz drop external home internal public trusted work ;;
+  --get-active-zones) printf 'public\n  interfaces: eth0\n' ;;
+  *--list-services) cat /run/fw/services ;;
+  *--list-ports) : ;;
+  *trusted*--list-interfaces) echo lo ;;
+  *trusted*--list-rich-rules)
+    echo 'rule family="ipv4" source address="127.0.0.1" destination not address="127.0.0.1" drop'
+    echo 'rule family="ipv6" source address="::1" destination not address="::1" drop' ;;
+  *) exit 2 ;;
+esac
+"""
+
+
+def test_where_a_site_chose_firewalld_its_zones_are_judged(server: Server) -> None:
+    """No module sets them: zones are the site's."""
+    put = "/run/rules/stub-rpm firewalld; mkdir -p /run/fw; echo public > /run/fw/zone; echo ssh > /run/fw/services"
+    server.node.put("/usr/bin/firewall-cmd", FIREWALL_CMD, 0o755)
+    unit = WORDS["unit"].replace("sleep 9", "sleep infinity")
+    server.node.exec(f"{put}; {unit}; systemctl disable -q nftables; systemctl enable -q --now firewalld", check=True)
+    server.harden()
+    assert server.failing() == set()
+    for slug, command, words in (
+        ("firewalld_default_zone_set", "echo trustd > /run/fw/zone", "trustd"),
+        ("firewalld_unneeded_services_dropped", "echo ssh cockpit > /run/fw/services", "cockpit"),
+    ):
+        server.node.exec(command, check=True)
+        found = server.audit()
+        assert server.failing() == {slug} and words in json.dumps(found[slug]), found[slug]
+        server.node.exec("echo public > /run/fw/zone; echo ssh > /run/fw/services", check=True)
+        assert server.failing() == set()
