@@ -35,7 +35,6 @@ node:
 """
 
 import datetime
-import os
 import time
 from typing import Any, Dict, Mapping
 
@@ -102,19 +101,13 @@ def audit(node: core.Node, plan: Mapping[str, Any]) -> Dict[str, core.Finding]:
     return findings
 
 
-def describe(node: core.Node) -> Dict[str, Any]:
-    release = dict(line.split("=", 1) for _number, line in node.lines("/etc/os-release") if "=" in line)
-    uname = os.uname()
-    return {"name": uname.nodename, "os": release.get("PRETTY_NAME", "").strip('"'), "kernel": uname.release}
-
-
 def main() -> None:
     module = AnsibleModule(argument_spec={"plan": {"type": "dict", "required": True}}, supports_check_mode=True)
     began = time.monotonic()
     started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     node = core.Node()
     findings = audit(node, module.params["plan"])
-    about = {**describe(node), "started": started, "seconds": round(time.monotonic() - began, 3)}
+    about = {**core.about(node), "started": started, "seconds": round(time.monotonic() - began, 3)}
     module.exit_json(changed=False, findings=findings, node=about)
 
 

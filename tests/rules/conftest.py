@@ -31,6 +31,7 @@ class Hardened:
         self.inventory = inventory
         self.selection = selection
         self.stock = self.audit(manual=True)
+        self.packages = self.installed()
         self.played = self.harden()
         self.node.reboot()  # what is right on disk alone, such as a kernel argument, has to be in force
         put_audit(self.node)
@@ -44,6 +45,10 @@ class Hardened:
         self.last = audited(self.node, self.selection, chosen)
         return self.last
 
+    def installed(self) -> set[str]:
+        """Names with versions, of the RPM database."""
+        return set(self.node.exec("rpm -qa", check=True).stdout.split())
+
     def harden(self, *extra: str) -> str:
         env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         argv = [Path(sys.executable).parent / "ansible-playbook", "-i", self.inventory, "cisdriver.amazon_linux.harden"]
@@ -56,12 +61,20 @@ class Hardened:
 
 def audited(node: Any, selection: catalogue.Selection, entries: list[catalogue.Entry] | None = None) -> dict[str, Any]:
     """The finding per slug of a node that put_audit() has equipped; of some entries, or all of the selection."""
-    plan = lookup.audit_plan(selection, entries or catalogue.load().select(selection))
+    found: dict[str, Any] = _inside(node, lookup.audit_plan(selection, entries or catalogue.load().select(selection)))
+    return found
+
+
+def verified(node: Any) -> dict[str, Any]:
+    """What each check of verify_node found, by name, on a node that put_audit() has equipped."""
+    return {one["name"]: one for one in _inside(node, None)}
+
+
+def _inside(node: Any, plan: Any) -> Any:
     argv = ["podman", "exec", "-i", node.name, "python3", "/run/rules/inside.py", "/run/rules"]
     done = subprocess.run(argv, input=json.dumps(plan), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return json.loads(done.stdout)
 
 
 def not_met(findings: dict[str, Any]) -> set[str]:

@@ -2,6 +2,7 @@
 
 Ansible is not there; the module's own main() is not used, so its one import of Ansible is stood in for.
 Usage: python3 inside.py DIRECTORY_OF_ANSIBLE_COLLECTIONS < plan.json
+A plan that is null asks for the checks of verify_node instead, as a list.
 """
 
 import json
@@ -14,6 +15,8 @@ for name in ("ansible", "ansible.module_utils", "ansible.module_utils.basic"):
 sys.modules["ansible.module_utils.basic"].AnsibleModule = None
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.verify import registry
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import audit
 
-json.dump(audit.audit(core.Node(), json.load(sys.stdin)), sys.stdout)
+plan = json.load(sys.stdin)
+json.dump(registry.run_all(core.Node()) if plan is None else audit.audit(core.Node(), plan), sys.stdout)

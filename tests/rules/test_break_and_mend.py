@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import catalogue
 
-from . import breaking
+from . import breaking, killers
 from .conftest import SELECTION, Hardened, breaks_alone, not_met
 
 RULES = {
@@ -68,6 +68,17 @@ def test_a_stock_node_is_judged_as_the_kit_of_cis_judged_one(hardened: Hardened)
         if (hardened.stock[by_id[id_].slug]["status"] in ("pass", "not_applicable")) != (verdict == "passed")
     }
     assert differing == set(DIFFERENCES)
+
+
+@pytest.mark.parametrize("name", killers.KILLERS)
+def test_the_node_does_not_have_what_kills_nodes_elsewhere(hardened: Hardened, name: str) -> None:
+    found = hardened.node.exec(killers.KILLERS[name].alive)
+    assert found.returncode == 0, (killers.KILLERS[name].breaks, found.stdout, found.stderr)
+
+
+def test_no_package_of_the_image_was_updated_or_taken(hardened: Hardened) -> None:
+    """Another containerd, kernel or driver than EKS tested is a node that may not join."""
+    assert hardened.packages <= hardened.installed()
 
 
 @pytest.mark.parametrize("slug", [slug for slug, rule in RULES.items() if rule.verdict("eks") == "except"])

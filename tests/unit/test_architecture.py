@@ -29,10 +29,9 @@ def imports(path: Path) -> set[str]:
 def test_the_audit_shares_no_code_with_what_hardens(half: str, other: str) -> None:
     for path in (ROOT / f"plugins/module_utils/{half}").glob("*.py"):
         assert not any(f".module_utils.{other}" in name for name in imports(path)), path
-    modules = [ROOT / "plugins/modules/audit.py"]
-    if half == "apply":
-        modules = [path for path in (ROOT / "plugins/modules").glob("*.py") if path.stem != "audit"]
-    for path in modules:
+    looking = {"audit", "verify_node"}
+    modules = [path for path in (ROOT / "plugins/modules").glob("*.py") if (path.stem in looking) == (half == "probe")]
+    for path in [*modules, *((ROOT / "plugins/module_utils/verify").glob("*.py") if half == "probe" else ())]:
         assert not any(f".module_utils.{other}" in name for name in imports(path)), path
 
 

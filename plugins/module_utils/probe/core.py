@@ -72,6 +72,10 @@ class Node:
             self._outputs[argv] = self._run(argv)
         return self._outputs[argv]
 
+    def anew(self, *argv: str) -> Output:
+        """Output of a program that acts, or whose answer may have changed since."""
+        return self._run(argv)
+
     def must(self, *argv: str) -> str:
         """Standard output of a program that has to succeed. Raises ProbeError."""
         done = self.run(*argv)
@@ -129,6 +133,13 @@ class Node:
         """Installed packages, name to version-release, from the RPM database."""
         listing = self.must("rpm", "-qa", "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\\n")
         return dict(line.split(" ", 1) for line in listing.splitlines() if " " in line)
+
+
+def about(node: Node) -> Dict[str, Any]:
+    """What was looked at: ``{name, os, kernel}``."""
+    release = dict(line.split("=", 1) for _number, line in node.lines("/etc/os-release") if "=" in line)
+    uname = os.uname()
+    return {"name": uname.nodename, "os": release.get("PRETTY_NAME", "").strip('"'), "kernel": uname.release}
 
 
 def holds(predicate: Any, found: Any) -> bool:

@@ -11,7 +11,7 @@ Two kinds share it: ``firewall``, and ``firewalld`` (``default_zone``, ``zone_se
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Tuple
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core, nftables
 
@@ -47,7 +47,8 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
     return core.combine([_CHECKS[key](node, value) for key, value in spec.items()])
 
 
-def _unit(node: core.Node, name: str) -> Unit:
+def unit_of(node: core.Node, name: str) -> Unit:
+    """What systemd says of a unit; ``not-found`` where it has none. Raises ProbeError."""
     done = node.run("systemctl", "is-enabled", name)
     state = done.out.strip() or "not-found"
     if not done.out.strip() and "No such file" not in done.err and "not-found" not in done.err:
@@ -57,7 +58,7 @@ def _unit(node: core.Node, name: str) -> Unit:
 
 def _single(node: core.Node) -> Items:
     """Exactly one of the two, enabled and running, and nothing that could take its place."""
-    firewalld, nft = _unit(node, FIREWALLD), _unit(node, NFTABLES)
+    firewalld, nft = unit_of(node, FIREWALLD), unit_of(node, NFTABLES)
     used = [unit for unit in (firewalld, nft) if unit.used]
     found = "; ".join(map(str, (firewalld, nft)))
     yield core.evidence("firewall", "one of firewalld and nftables, enabled and running", found, len(used) == 1)
@@ -72,7 +73,7 @@ def _single(node: core.Node) -> Items:
 
 def _none(node: core.Node) -> Items:
     """No tool of the host stands beside what keeps a node's packet filter."""
-    firewalld, nft = _unit(node, FIREWALLD), _unit(node, NFTABLES)
+    firewalld, nft = unit_of(node, FIREWALLD), unit_of(node, NFTABLES)
     gone = firewalld.state in _GONE and not firewalld.active
     yield core.evidence(FIREWALLD, "masked, or not installed", str(firewalld), gone)
     yield core.evidence(NFTABLES, "not enabled, for it flushes what kube-proxy wrote", str(nft), not nft.used)
@@ -81,7 +82,7 @@ def _none(node: core.Node) -> Items:
 def _check_tool(node: core.Node, wanted: str) -> core.Finding:
     items = list(_single(node) if wanted == "single" else _none(node))
     for name in IPTABLES:
-        unit = _unit(node, name)
+        unit = unit_of(node, name)
         items.append(core.evidence(name, "not in use", str(unit), not unit.used))
     return core.verdict(items)
 
@@ -118,7 +119,7 @@ def _iptables_forward(node: core.Node, program: str) -> core.Evidence:
 
 def _firewalld(node: core.Node) -> str:
     """Why firewalld's rules do not apply; empty when it is in use."""
-    unit = _unit(node, FIREWALLD)
+    unit = unit_of(node, FIREWALLD)
     return "" if unit.used else f"firewalld is not the firewall in use: {unit}"
 
 
@@ -171,7 +172,7 @@ def _firewalld_loopback(node: core.Node) -> Items:
 
 def _unused(node: core.Node) -> str:
     """Why rules of nftables do not apply; empty when nftables.service is in use."""
-    unit = _unit(node, NFTABLES)
+    unit = unit_of(node, NFTABLES)
     return "" if unit.used else f"nftables is not the firewall in use: {unit}"
 
 
@@ -179,20 +180,28 @@ def _running(node: core.Node) -> nftables.Ruleset:
     return nftables.Ruleset(node.must("nft", "-j", "list", "ruleset"))
 
 
-def _rulesets(node: core.Node) -> Dict[str, nftables.Ruleset]:
-    """What filters now, and what the next boot brings. Raises ProbeError where that cannot be told."""
+def at_boot(node: core.Node) -> Tuple[str, str]:
+    """The file nftables.service loads at the next boot, and what comes of it as JSON; two empty texts where it loads
+    none. Raises ProbeError where that cannot be told."""
     shown = node.run("systemctl", "show", NFTABLES, "--property=ExecStart", "--value").out
     named = re.search(r"argv\[\]=\S+ -f (\S+) ;", shown)
     path = named.group(1) if named else RULES_FILE
-    if not _unit(node, NFTABLES).state.startswith("enabled") or not node.exists(path):
-        return {"running": _running(node), "at boot": nftables.Ruleset('{"nftables": []}')}
+    if not unit_of(node, NFTABLES).state.startswith("enabled") or not node.exists(path):
+        return "", ""
     done = node.run("unshare", "--net", "sh", "-c", _LOAD, "sh", path)
     if done.rc:
         raise core.ProbeError(
             f"{path}: what it does at boot cannot be told, for it does not load into an empty namespace:"
             f" {done.err.strip()}"
         )
-    return {"running": _running(node), f"at boot, by {path}": nftables.Ruleset(done.out)}
+    return path, done.out
+
+
+def _rulesets(node: core.Node) -> Dict[str, nftables.Ruleset]:
+    """What filters now, and what the next boot brings. Raises ProbeError where that cannot be told."""
+    path, listing = at_boot(node)
+    when = f"at boot, by {path}" if path else "at boot"
+    return {"running": _running(node), when: nftables.Ruleset(listing or '{"nftables": []}')}
 
 
 def _families(node: core.Node) -> List[str]:

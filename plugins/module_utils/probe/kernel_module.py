@@ -20,7 +20,7 @@ DIRECTORIES = tuple(base + "/modprobe.d" for base in ("/etc", "/run", "/usr/loca
 NOTHING = {"in": ["/bin/false", "/bin/true"]}
 
 
-class _Line(NamedTuple):
+class Line(NamedTuple):
     """A configuration line: ``command`` and ``module`` as words, the rest as text."""
 
     command: str
@@ -38,14 +38,14 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
 
 
 def _module(node: core.Node, name: str) -> List[core.Evidence]:
-    wanted = _normal(name)
-    kernels = _kernels(node)
+    wanted = normal(name)
+    kernels = installed(node)
     having = [version for version in sorted(kernels) if wanted in kernels[version]]
     if kernels and not having:
         found = f"no driver in {', '.join(sorted(kernels))}"
         return [core.evidence(f"{name} (installed kernels)", {"matches": "no driver.*"}, found, True, "/lib/modules")]
-    lines = _lines(node)
-    install, source = _install(node, lines, wanted)
+    lines = configuration(node)
+    install, source = install_command(node, lines, wanted)
     denied = next((line for line in lines if line.command == "blacklist" and line.module == wanted), None)
     loaded = wanted in {line.split(" ", 1)[0] for _number, line in node.lines("/proc/modules")}
     alias = ("blacklisted", denied.source) if denied else (None, None)
@@ -57,12 +57,12 @@ def _module(node: core.Node, name: str) -> List[core.Evidence]:
     ]
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
     return name.replace("-", "_")
 
 
 @functools.lru_cache(maxsize=1)
-def _kernels(node: core.Node) -> Dict[str, Set[str]]:
+def installed(node: core.Node) -> Dict[str, Set[str]]:
     """Modules, built in or loadable, per installed kernel; by the files, as modules.dep may be stale."""
     kernels: Dict[str, Set[str]] = {}
     for directory in node.glob("/lib/modules/*"):
@@ -70,13 +70,13 @@ def _kernels(node: core.Node) -> Dict[str, Set[str]]:
             continue
         files = node.glob(directory + "/**/*.ko*")
         files += [line for _number, line in node.lines(directory + "/modules.builtin")]
-        names = {_normal(re.sub(r"\.ko(\.\w+)?$", "", os.path.basename(file))) for file in files}
+        names = {normal(re.sub(r"\.ko(\.\w+)?$", "", os.path.basename(file))) for file in files}
         if names:
             kernels[os.path.basename(directory)] = names
     return kernels
 
 
-def _install(node: core.Node, lines: List[_Line], wanted: str) -> Tuple[Optional[str], Optional[str]]:
+def install_command(node: core.Node, lines: List[Line], wanted: str) -> Tuple[Optional[str], Optional[str]]:
     """The command that stands for loading ``wanted``, and where it stands.
 
     modprobe itself is asked first: what it merges is what happens. Files say where, and
@@ -94,7 +94,7 @@ def _install(node: core.Node, lines: List[_Line], wanted: str) -> Tuple[Optional
     return None, None
 
 
-def _lines(node: core.Node) -> List[_Line]:
+def configuration(node: core.Node) -> List[Line]:
     """``install`` and ``blacklist`` lines of all files, in the order in which modprobe reads them."""
     found = []
     for path in node.merged(DIRECTORIES, ".conf"):
@@ -112,8 +112,8 @@ def _lines(node: core.Node) -> List[_Line]:
     return found
 
 
-def _parsed(text: str, source: str) -> Optional[_Line]:
+def _parsed(text: str, source: str) -> Optional[Line]:
     words = text.split()
     if len(words) < 2 or words[0] not in ("install", "blacklist"):
         return None
-    return _Line(words[0], _normal(words[1]), " ".join(words[2:]), source)
+    return Line(words[0], normal(words[1]), " ".join(words[2:]), source)

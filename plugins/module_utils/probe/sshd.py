@@ -46,9 +46,9 @@ def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
         if name == "crypto_policy":
             items += _crypto_policy(node)
         elif name == "access_lists":
-            items.append(_access_lists(_effective(node)))
+            items.append(_access_lists(effective(node)))
         else:
-            items += _keyword(name, predicate, _effective(node), lines)
+            items += _keyword(name, predicate, effective(node), lines)
     return core.verdict(items)
 
 
@@ -102,9 +102,9 @@ def _seconds(keyword: str, value: str) -> str:
     return str(sum(int(number) * _SECONDS[unit or "s"] for number, unit in parts))
 
 
-def _effective(node: core.Node) -> Dict[str, List[str]]:
-    """Keyword to values, as sshd would use them for root from this machine. Raises ProbeError."""
-    asked = ["sshd", "-T", "-C", "user=root,host=localhost,addr=127.0.0.1", *_service_options(node)]
+def effective(node: core.Node, user: str = "root") -> Dict[str, List[str]]:
+    """Keyword to values, as sshd would use them for a user from this machine. Raises ProbeError."""
+    asked = ["sshd", "-T", "-C", f"user={user},host=localhost,addr=127.0.0.1", *_service_options(node)]
     done = node.run(*asked)
     if done.rc != 0 and "no hostkeys available" in done.err:
         done = _with_spare_key(node, asked)

@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 def check(node: core.Node, spec: Mapping[str, Any]) -> core.Finding:
     items: List[core.Evidence] = []
-    main = _main(node)
+    main = main_file(node)
     found = list(sources(node, main))
     if "sources" in spec:
         expected = f"at least {spec['sources']}"
@@ -76,7 +76,7 @@ def sources(node: core.Node, path: str, depth: int = 0) -> Iterator[Source]:
             yield from sources(node, name, depth + 1)
 
 
-def _main(node: core.Node) -> str:
+def main_file(node: core.Node) -> str:
     """The file chronyd starts from: ``-f`` names another."""
     words = _options(node)[0]
     for place, word in enumerate(words):
