@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cisdriver import choice, collection, credentials, nodes
-from cisdriver.errors import BakeError, InterruptedRunError, UsageError
+from cisdriver import checks, choice, collection, credentials, nodes
+from cisdriver.errors import BakeError, InterruptedRunError, UsageError, VerificationError
 from cisdriver.runner import Outcome, Play
 from cisdriver.session import Session, session
 from cisdriver.settings import Settings, suggest
@@ -47,21 +47,22 @@ class Account:
 
 
 def bake(settings: Settings, as_json: bool) -> Session:
-    """Bake an image. Raises UsageError before anything starts, BakeError, FindingsError, InterruptedRunError."""
+    """Bake an image. Raises UsageError before anything starts, then any CisdriverError but ScanError."""
     from cisdriver import report
 
     chosen = choice.selections(settings, [choice.BAKE_BENCHMARK])[0]
     base(settings)
     _volumes(settings)
     region = _ready(settings)
-    with session("bake", settings, choice.count(settings, chosen.benchmark), as_json) as now:
+    totals = {**choice.count(settings, chosen.benchmark), "verify": checks.count()}
+    with session("bake", settings, totals, as_json) as now:
         with _account(now, region) as account:
             outcome = now.play(_play(now, account))
             result = now.run.read("bake") or {}
             if outcome.interrupted or not result:
                 _sweep(now, account)
         now.facts["bake"] = result
-        if now.run.documents():
+        if now.run.documents() or now.run.results("verify"):
             now.facts["reports"] = report.write(now.run, now.about())
         _judge(now, outcome, result)
     return now
@@ -196,6 +197,8 @@ def _judge(now: Session, outcome: Outcome, result: dict[str, Any]) -> None:
         raise InterruptedRunError(f"interrupted; {told} is terminated and deleted", f"The record is in {now.run.path}.")
     log = f"Ansible's own output is in {outcome.log}, Packer's in {now.run.path / 'packer.log'}."
     status = result.get("status")
+    if status == "verification_failed":
+        raise _unfit(now, result)
     if status == "findings":
         image = result.get("image")
         kept = f"The image {image['id']} is registered nevertheless." if image else "No image is registered."
@@ -204,6 +207,17 @@ def _judge(now: Session, outcome: Outcome, result: dict[str, Any]) -> None:
         failures = now.tally.failures
         reason = result.get("reason") or (nodes.explain(failures[0]) if failures else nodes.last_words(outcome))
         raise BakeError(f"the bake failed: {in_flags(reason)}", log)
+
+
+def _unfit(now: Session, result: dict[str, Any]) -> VerificationError:
+    """What a bake ends with whose node would not serve: the checks, or why they could not even be run."""
+    stage = (now.run.read("provision") or {}).get("stage", "verify")
+    said = [lines for document in now.run.results("verify").values() if (lines := nodes.broken_checks(document))]
+    told = f"{stage}: {said[0]}" if said else str(result.get("reason"))
+    return VerificationError(
+        f"the bake failed: {told}",
+        "No image is registered, --keep-failed or not. Leave out by --skip what did it, or mend the base image.",
+    )
 
 
 def in_flags(text: str) -> str:

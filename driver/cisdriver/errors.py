@@ -51,7 +51,7 @@ class ScanError(CisdriverError):
 
 
 class VerificationError(CisdriverError):
-    """A node does not work as a Kubernetes node any more."""
+    """A node would not serve as a node of Kubernetes any more, or could not be verified."""
 
     exit_code = 6
 

@@ -1,17 +1,27 @@
-"""The verbs ``harden`` and ``audit``: plays against machines that run."""
+"""The verbs ``harden``, ``audit`` and ``verify``: plays against machines that run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cisdriver import choice, collection, hosts
-from cisdriver.errors import BakeError, CisdriverError, FindingsError, InterruptedRunError, ScanError, UsageError
+from cisdriver import checks, choice, collection, hosts
+from cisdriver.errors import (
+    BakeError,
+    CisdriverError,
+    FindingsError,
+    InterruptedRunError,
+    ScanError,
+    UsageError,
+    VerificationError,
+)
 from cisdriver.runner import Outcome, Play
 from cisdriver.session import Session, session
 from cisdriver.settings import Settings
 
+#: Longest reason of a check on the last screen, in characters; the report has the whole.
+_REASON = 300
 _WRAPPING = re.compile(r"^Task failed: (.*The lookup plugin 'cisdriver[\w.]*' failed: )?", re.DOTALL)
 
 
@@ -27,7 +37,9 @@ def harden(settings: Settings, check: bool, diff: bool, as_json: bool) -> Sessio
     with session("harden", settings, totals(settings), as_json) as now:
         now.facts["check"] = check
         arguments = [flag for flag, given in (("--check", check), ("--diff", diff)) if given]
-        outcome = now.play(_play(now, "harden", arguments))
+        for flag, names in (("--tags", settings.tags), ("--skip-tags", settings.skip_tags)):
+            arguments += [flag, ",".join(names)] if names else []
+        outcome = now.play(_play(now, "harden", arguments, choice.extra_vars(settings)))
         _refuse_nobody(now, outcome)
         now.run.write("harden", _record(now, outcome))
         if outcome.rc:
@@ -43,7 +55,7 @@ def audit(settings: Settings, as_json: bool) -> Session:
     with session("audit", settings, totals(settings), as_json) as now:
         (now.run.path / "audit").mkdir()
         path = str(now.run.path / "audit" / "{{ inventory_hostname }}.json")
-        outcome = now.play(_play(now, "audit", [], {"cis_results_path": path}))
+        outcome = now.play(_play(now, "audit", [], {**choice.extra_vars(settings), "cis_results_path": path}))
         _refuse_nobody(now, outcome)
         documents = now.run.documents()
         if documents:
@@ -52,6 +64,45 @@ def audit(settings: Settings, as_json: bool) -> Session:
             raise _failure(now, outcome, ScanError, "the audit could not look")
         refuse_findings(documents, "The report names each; `cisdriver rules show ID` tells what a rule wants.")
     return now
+
+
+def verify(settings: Settings, as_json: bool) -> Session:
+    """Verify the named nodes. Raises VerificationError when one would not serve, or could not be looked at."""
+    from cisdriver import report
+
+    hosts.check(settings)
+    with session("verify", settings, {"verify": checks.count()}, as_json) as now:
+        (now.run.path / "verify").mkdir()
+        path = str(now.run.path / "verify" / "{{ inventory_hostname }}.json")
+        outcome = now.play(_play(now, "verify", [], {"verify_node_results_path": path}))
+        _refuse_nobody(now, outcome)
+        found = now.run.results("verify")
+        if found:
+            now.facts["reports"] = report.write(now.run, now.about())
+        broken = {name: lines for name, document in found.items() if (lines := broken_checks(document))}
+        if broken and not outcome.interrupted:
+            others = {event["host"]: event for event in now.tally.failures if event["host"] not in found}
+            said = [f"{name}: {lines}" for name, lines in broken.items()] + [
+                explain(event) for event in others.values()
+            ]
+            raise VerificationError("\n".join(said), "The report has each with its evidence.")
+        if outcome.rc or not found:
+            raise _failure(now, outcome, VerificationError, "the node could not be verified")
+    return now
+
+
+def broken_checks(document: Mapping[str, Any]) -> str:
+    """The checks of a verification that fail or could not look, a line each below a sentence; empty for none."""
+    results = document["results"]
+    broken = [result for result in results if result["status"] in ("fail", "error")]
+    if not broken:
+        return ""
+    lines = [f"{len(broken)} of {len(results)} checks fail{'s' if len(broken) == 1 else ''}; the node would not serve"]
+    for result in broken:
+        mark = " (could not look)" if result["status"] == "error" else ""
+        reason = " ".join(result["reason"].split())
+        lines.append(f"  {result['id']}{mark}: {reason if len(reason) <= _REASON else reason[:_REASON] + '…'}")
+    return "\n".join(lines)
 
 
 def _refuse_nobody(now: Session, outcome: Outcome) -> None:
@@ -70,11 +121,8 @@ def refuse_findings(documents: Iterable[dict[str, Any]], remedy: str) -> None:
         raise FindingsError(f"{count} finding{'s' if count > 1 else ''} beyond the accepted ones", remedy)
 
 
-def _play(now: Session, verb: str, arguments: list[str], more: dict[str, Any] | None = None) -> Play:
+def _play(now: Session, verb: str, arguments: list[str], variables: dict[str, Any]) -> Play:
     settings = now.settings
-    for flag, value in (("--tags", settings.tags), ("--skip-tags", settings.skip_tags)):
-        if value:
-            arguments += [flag, ",".join(value)]
     if settings.limit:
         arguments += ["--limit", settings.limit]
     if settings.private_key:
@@ -82,7 +130,7 @@ def _play(now: Session, verb: str, arguments: list[str], more: dict[str, Any] | 
     return Play(
         playbook=f"{collection.NAME}.{verb}",
         ident=verb,
-        extra_vars={**choice.extra_vars(settings), **(more or {})},
+        extra_vars=variables,
         inventory=hosts.inventory(settings, now.run.path),
         arguments=tuple(arguments),
         verbose=settings.verbose,

@@ -114,7 +114,11 @@ def _count(stage: str, tally: Tally) -> str:
     if not total or (stage != "harden" and not done):
         return ""
     changed = f", {tally.changed()} changed" if stage == "harden" else ""
-    return f"{done}/{total} rules{changed}"
+    return f"{done}/{total} {_counted(stage)}{changed}"
+
+
+def _counted(stage: str) -> str:
+    return "checks" if stage == "verify" else "rules"
 
 
 def describe(event: Event, tally: Tally, verbose: int) -> str:
@@ -137,7 +141,8 @@ def _done(stage: str, tally: Tally) -> str:
     done, _total = tally.progress(stage)
     if not done:
         return ""
-    return f"{done} rules, {tally.changed()} changed" if stage == "harden" else f"{done} rules"
+    more = {"harden": f", {tally.changed()} changed", "verify": f", {tally.broken()} failed" if tally.broken() else ""}
+    return f"{done} {_counted(stage)}{more.get(stage, '')}"
 
 
 def seconds(value: Any) -> str:

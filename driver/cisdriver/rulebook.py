@@ -1,4 +1,7 @@
-"""docs/rules/ and docs/exceptions.md, made of the rules themselves: ``python -m cisdriver.rulebook docs``."""
+"""docs/rules/, docs/exceptions.md and docs/verify.md, made of the rules and checks themselves.
+
+``python -m cisdriver.rulebook docs`` writes them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cisdriver import choice, collection, names
+from cisdriver import checks, choice, collection, names
 
 BENCHMARK = choice.BAKE_BENCHMARK
 SECTIONS = {
@@ -26,9 +29,9 @@ _LINE = 100
 
 
 def pages() -> dict[str, str]:
-    """File name below docs to text: one page per section, an index, and the exceptions."""
+    """File name below docs to text: one page per section, an index, the exceptions, and the checks."""
     found = {f"rules/{number}-{role}.md": _section(number, title) for number, (role, title) in SECTIONS.items()}
-    return {"rules/README.md": _index(), **found, "exceptions.md": _exceptions()}
+    return {"rules/README.md": _index(), **found, "exceptions.md": _exceptions(), "verify.md": checks.page()}
 
 
 def write(docs: Path) -> None:

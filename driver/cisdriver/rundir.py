@@ -49,11 +49,16 @@ class RunDir:
             raise UsageError(f"cannot read {path}: {error}", "Run the stage again.") from error
 
     def documents(self) -> list[dict[str, Any]]:
-        """Results documents: ``audit.json`` of one node, or one file per node in ``audit/``."""
-        one = self.read("audit")
+        """Results documents of the audits."""
+        return list(self.results("audit").values())
+
+    def results(self, stage: str) -> dict[str, dict[str, Any]]:
+        """Results documents of a stage by node: ``<stage>.json`` of a bake's one node, whose name is "", or
+        ``<stage>/<node>.json``."""
+        one = self.read(stage)
         if one is not None:
-            return [one]
-        return [self.read(f"audit/{path.stem}") for path in sorted((self.path / "audit").glob("*.json"))]
+            return {"": one}
+        return {path.stem: self.read(f"{stage}/{path.stem}") for path in sorted((self.path / stage).glob("*.json"))}
 
 
 def new_id() -> str:

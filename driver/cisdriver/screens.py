@@ -52,6 +52,8 @@ def summary(run: rundir.RunDir) -> str:
         parts += ["", f"{click.style(image['id'], bold=True)}  {image.get('name', '')}"]
     for document in run.documents():
         parts += _scores(document) + _exceptions(document)
+    for name, document in run.results("verify").items():
+        parts += _verified(name, document)
     if len(about.get("stages", [])) > 1:
         parts += ["", "Time"]
         parts += [f"  {stage['label']:<40}{seconds(stage['seconds'] or 0):>12}" for stage in merged(about["stages"])]
@@ -106,6 +108,18 @@ def _scores(document: dict[str, Any]) -> list[str]:
         f"  with accepted exceptions    {_percent(summary['score_accepted'])}",
         f"  findings beyond accepted    {click.style(str(findings), fg=colour)}",
         f"  {tally}",
+    ]
+
+
+def _verified(name: str, document: dict[str, Any]) -> list[str]:
+    counts = document["summary"]["counts"]
+    good = not document["summary"]["unaccepted"]
+    verdict = "still a node of Kubernetes" if good else "not a node of Kubernetes any more"
+    tally = f"{counts['pass']} pass, {counts['fail']} fail, {counts['error']} could not look"
+    return [
+        "",
+        f"{name or document['node']['name']}: {click.style(verdict, fg='green' if good else 'red')}",
+        f"  {tally}, {counts['not_applicable']} not applicable",
     ]
 
 

@@ -129,6 +129,10 @@ def _sum_up(now: Session, started: datetime, duration: float, error: CisdriverEr
                 {"node": document["node"]["name"], "benchmark": document["benchmark"], **document["summary"]}
                 for document in now.run.documents()
             ],
+            "verifications": [
+                {"node": document["node"]["name"], **document["summary"]}
+                for document in now.run.results("verify").values()
+            ],
             **now.about(),
         },
     )

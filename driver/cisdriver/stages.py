@@ -11,7 +11,13 @@ from typing import Any
 from cisdriver import collection, events
 
 #: Stages that have no file of their own in role image.
-_LABELS = {"harden": "Harden", "audit": "Audit", "sandbox": "Start the sandbox", "register": "Register the image"}
+_LABELS = {
+    "harden": "Harden",
+    "verify": "Verify",
+    "audit": "Audit",
+    "sandbox": "Start the sandbox",
+    "register": "Register the image",
+}
 _HARDENING = {"harden", *collection.catalogue.SECTION_ROLES}
 
 
@@ -28,7 +34,7 @@ class Stage:
 
 @dataclass
 class Tally:
-    """Counts of a run. A rule counts once per host, however many kinds it has."""
+    """Counts of a run. A rule counts once per host, however many kinds it has, and so does a check."""
 
     totals: dict[str, int]
     hosts: set[str] = field(default_factory=set)
@@ -36,6 +42,8 @@ class Tally:
     played: set[str] = field(default_factory=set)
     rules: dict[tuple[str, str], str] = field(default_factory=dict)
     findings: dict[tuple[str, str], str] = field(default_factory=dict)
+    checks: dict[tuple[str, str], str] = field(default_factory=dict)
+    stage: str = ""
     failures: list[events.Event] = field(default_factory=list)
 
     def feed(self, event: events.Event) -> None:
@@ -47,19 +55,29 @@ class Tally:
         elif event["event"] == "finding":
             self.findings[event["host"], event["rule"]] = event["status"]
             self.hosts.add(event["host"])
+        elif event["event"] == "check":
+            self.checks[event["host"], event["check"]] = event["status"]
+            self.hosts.add(event["host"])
+        elif event["event"] == "task_start" and (name := stage_of(event)):
+            if name == "verify" != self.stage:  # a bake verifies twice
+                self.checks.clear()
+            self.stage = name
         elif event["event"] == "task_failed":
             self.failures.append(event)
         elif event["event"] == "stats":
             self.played |= set(event["hosts"])
 
     def progress(self, stage: str) -> tuple[int, int]:
-        """Rules done and rules in all, for the stages that count rules; ``(0, 0)`` for others."""
-        done = {"harden": len(self.rules), "audit": len(self.findings)}.get(stage, 0)
+        """Rules or checks done and in all, for the stages that count them; ``(0, 0)`` for others."""
+        done = {"harden": len(self.rules), "audit": len(self.findings), "verify": len(self.checks)}.get(stage, 0)
         total = self.totals.get(stage, 0) * max(1, len(self.hosts))
         return done, max(done, total)
 
     def changed(self) -> int:
         return sum(status == "changed" for status in self.rules.values())
+
+    def broken(self) -> int:
+        return sum(status in ("fail", "error") for status in self.checks.values())
 
 
 class Tracker:
@@ -121,6 +139,8 @@ def stage_of(event: events.Event) -> str:
         return "harden"
     if role == "audit":
         return "audit"
+    if role == "verify_node":
+        return "verify"
     if role == "image" and event.get("file") in _image_labels():
         return str(event["file"])
     return ""

@@ -30,6 +30,7 @@ options:
 """
 
 VERSION = 1
+_VERIFY = "cisdriver.amazon_linux.verify_node"
 #: Longest text of a failure that an event carries, in characters; the whole stands in Ansible's own output.
 LONGEST = 4000
 
@@ -71,6 +72,9 @@ class CallbackModule(CallbackBase):
         self._rules(result, answer, failed=False)
         for rule, finding in _mapping(answer.get("findings")).items():
             self._write("finding", host=_host(result), rule=rule, status=finding["status"])
+        if result._task.action == _VERIFY:
+            for check in answer.get("checks", ()):
+                self._write("check", host=_host(result), check=check["name"], status=check["status"])
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         answer = _answer(result)

@@ -1,5 +1,5 @@
 # Copyright the cisdriver authors. Apache-2.0.
-"""The one results shape: what an audit, and later any scanner, says about a node.
+"""The one results shape: what an audit, a verification, and later any scanner, says about a node.
 
 ``schemas/results.json`` is its JSON schema, VERSION its version. Runs on the controller,
 imports nothing of Ansible.
@@ -42,6 +42,32 @@ def document(
         "summary": summary(results),
         "results": results,
     }
+
+
+def verification(
+    checks: Iterable[Mapping[str, Any]], node: Mapping[str, Any], source: Mapping[str, str]
+) -> dict[str, Any]:
+    """Results of one node's checks, ``{name, title, why, status, reason, evidence}`` each, in their order.
+
+    No benchmark asks for them: ``benchmark``, ``level``, ``profile``, and of a result ``level``, ``assessment``,
+    ``rule`` and ``accepted`` are None. ``node`` and ``source`` are as for ``document``.
+    """
+    results = [_checked(check) for check in checks]
+    return {
+        "version": VERSION,
+        "source": dict(source),
+        "benchmark": None,
+        "level": None,
+        "profile": None,
+        "node": dict(node),
+        "summary": summary(results),
+        "results": results,
+    }
+
+
+def _checked(check: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: check[key] for key in ("title", "why", "status", "reason", "evidence")}
+    return {"id": check["name"], **found, "level": None, "assessment": None, "rule": None, "accepted": None}
 
 
 def _result(

@@ -67,6 +67,9 @@ def test_a_level_2_bake_speaks_json_and_ends_as_its_audit_says(tmp_path: Path) -
     assert process.returncode == (1 if audit["summary"]["unaccepted"] else 0), err
     assert lines[-1]["event"] == "run_end"
     assert lines[-1]["exit_code"] == process.returncode
+    verified = [line["check"] for line in lines if line["event"] == "check"]
+    results = json.loads((latest / "verify.json").read_text())["results"]
+    assert verified == [result["id"] for result in results] * 2  # after the hardening, and after the reboot
     changed = {line["rule"] for line in lines if line["event"] == "rule" and line["status"] == "changed"}
     assert len(changed) > 30
     assert (latest / "report.html").stat().st_size > 10_000

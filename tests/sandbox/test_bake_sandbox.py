@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import jsonschema
 import pytest
+from cisdriver import bake as driver
+from cisdriver.errors import VerificationError
 from cisdriver.sandbox import node as standin
 from cisdriver.sandbox.aws import Endpoint, Sandbox
+from cisdriver.settings import Settings
 
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 _ROOT = Path(__file__).resolve().parents[2]
@@ -152,8 +156,21 @@ def test_a_bake_registers_a_hardened_clean_and_tagged_image(account: Account, tm
     assert order == ["RunInstances", "StopInstances", "CreateImage", "TerminateInstances"]
     assert account.sandbox.leftovers() == {}
     assert not (tmp_path / "build-key").exists()
-    assert {json.loads(line)["event"] for line in (tmp_path / "events").read_text().splitlines()} >= {"rule", "finding"}
+    _verified_twice(tmp_path, result)
     _looks_new_and_hardened(account, result["image"]["id"])
+
+
+def _verified_twice(directory: Path, result: dict[str, Any]) -> None:
+    """After the hardening and after the reboot, with the same checks; the last one's results are kept."""
+    verification = json.loads(Path(result["verification"]).read_text())
+    jsonschema.validate(verification, json.loads((_ROOT / "schemas/results.json").read_text()))
+    assert verification["summary"]["unaccepted"] == 0
+    assert verification["results"][-1]["id"] == "second_login"
+    assert verification["results"][-1]["status"] == "pass"
+    found = [json.loads(line) for line in (directory / "events").read_text().splitlines()]
+    assert {event["event"] for event in found} >= {"rule", "finding", "check"}
+    checks = [event["check"] for event in found if event["event"] == "check"]
+    assert checks == [one["id"] for one in verification["results"]] * 2
 
 
 def _looks_new_and_hardened(account: Account, image: str) -> None:
@@ -238,6 +255,59 @@ def test_findings_keep_the_image_from_being_registered(account: Account, tmp_pat
     assert "CreateImage" not in bake.operations
     assert "PutParameter" not in bake.operations
     _nothing_left(bake)
+
+
+def test_a_node_that_would_not_serve_is_never_registered(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole command, on a base image whose next boot forwards nothing: what no rule of ours can make good."""
+
+    class Running:
+        """The sandbox of this module, lent to the command."""
+
+        def __init__(self, region: str) -> None:
+            assert region == account.endpoint.region
+
+        def start(self) -> Endpoint:
+            return account.endpoint
+
+        def close(self) -> None:
+            pass
+
+    base = _image_with(account, "/etc/sysctl.d/99-zz.conf", "net.ipv4.ip_forward = 0\n")
+    before = len(account.sandbox.requests())
+    monkeypatch.setattr(driver, "_sandbox_class", lambda: Running)
+    settings = Settings(
+        sandbox=True, region=account.endpoint.region, base=base, only=("3.3.1",), keep_failed=True, run_dir=tmp_path
+    )
+    with pytest.raises(VerificationError) as error:
+        driver.bake(settings, as_json=True)
+    run = tmp_path / "latest"
+    assert error.value.exit_code == 6
+    for part in ("the bake failed: verify: ", "\n  forwarding: net.ipv4.ip_forward", "\n  pod_network: "):
+        assert part in error.value.message
+    result, verification = (json.loads((run / name).read_text()) for name in ("bake.json", "verify.json"))
+    assert (result["status"], result["image"], result["left"]) == ("verification_failed", None, {})
+    assert Path(result["verification"]).samefile(run / "verify.json")
+    assert {"forwarding", "pod_network"} <= {one["id"] for one in verification["results"] if one["status"] == "fail"}
+    for name in ("report.html", "report.md"):
+        assert "/etc/sysctl.d/99-zz.conf" in (run / name).read_text().replace("\\", "")
+    assert "CreateImage" not in account.operations(before)
+    assert account.sandbox.leftovers() == {}
+
+
+def _image_with(account: Account, path: str, text: str) -> str:
+    """An image of the base with one more file."""
+    reply = account.ec2.run_instances(
+        ImageId=account.endpoint.base_ami, InstanceType="m6i.large", MinCount=1, MaxCount=1
+    )
+    identity = reply["Instances"][0]["InstanceId"]
+    machine = standin.find(f"cisdriver-{identity}")
+    machine.wait_running()
+    machine.put(path, text)
+    image: str = account.ec2.create_image(InstanceId=identity, Name=f"with-{Path(path).stem}")["ImageId"]
+    account.ec2.terminate_instances(InstanceIds=[identity])
+    return image
 
 
 def test_an_image_that_cannot_be_made_leaves_nothing(account: Account, tmp_path: Path, play: Any) -> None:

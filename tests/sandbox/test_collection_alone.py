@@ -23,6 +23,10 @@ PLAY = """
     - ansible.builtin.include_role:
         name: cisdriver.amazon_linux.harden
     - ansible.builtin.include_role:
+        name: cisdriver.amazon_linux.verify_node
+      vars:
+        verify_node_results_path: "{{ playbook_dir }}/verify.json"
+    - ansible.builtin.include_role:
         name: cisdriver.amazon_linux.audit
       vars:
         cis_results_path: "{{ playbook_dir }}/audit.json"
@@ -105,5 +109,7 @@ def test_the_tarball_and_ansible_core_alone_harden_a_node(tarball: Path, tmp_pat
     (tmp_path / "inventory.yml").write_text(stock_node.inventory())
     env = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "c"), "ANSIBLE_HOME": str(tmp_path / "home")}
     run(bin_dir / "ansible-playbook", "-i", "inventory.yml", "play.yml", cwd=tmp_path, **env)
+    verified = {one["id"]: one["status"] for one in json.loads((tmp_path / "verify.json").read_text())["results"]}
+    assert verified["second_login"] == verified["forwarding"] == "pass"
     summary = json.loads((tmp_path / "audit.json").read_text())["summary"]
     assert summary["unaccepted"] == 0 and summary["counts"]["pass"] > 50

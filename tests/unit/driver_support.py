@@ -72,6 +72,23 @@ def document(*changes: Mapping[str, Any], level: int = 1, benchmark: str = AL202
     }
 
 
+def check(name: str, status: str = "pass", **more: Any) -> dict[str, Any]:
+    """One check as the module gives it."""
+    reason = {"pass": "", "fail": "expected 0, found 1", "error": "cannot run sysctl"}.get(
+        status, "no kernel of its own"
+    )
+    about = {"name": name, "title": f"{name} holds", "why": f"Without {name} no pod starts.", "status": status}
+    return {**about, "reason": reason, "evidence": [evidence(ok=status == "pass")], **more}
+
+
+def verification(*checks: Mapping[str, Any]) -> dict[str, Any]:
+    """A verification's results document."""
+    from cisdriver import collection
+
+    source = {"name": "cisdriver verify_node", "version": "0.1.0"}
+    return collection.results.verification(checks or [check("forwarding")], document()["node"], source)
+
+
 def fail(id_: str, **more: Any) -> dict[str, Any]:
     return {"id": id_, "status": "fail", "reason": "expected 0, found 1", "evidence": [evidence()], **more}
 

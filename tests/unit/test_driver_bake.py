@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from cisdriver import bake, rundir, runner
-from cisdriver.errors import BakeError, FindingsError, InterruptedRunError, UsageError
+from cisdriver.errors import BakeError, FindingsError, InterruptedRunError, UsageError, VerificationError
 from cisdriver.settings import Settings
 from cisdriver.stages import Tally
-from driver_support import document, fail
+from driver_support import check, document, fail, verification
 
 IMAGE = {"id": "ami-0123456789abcdef0", "name": "mine"}
 
@@ -120,6 +120,27 @@ def test_findings_are_exit_1_and_say_whether_there_is_an_image(tmp_path: Path, i
 )
 def test_a_bake_that_failed_is_exit_3_with_the_reason(tmp_path: Path, result: dict[str, Any], words: str) -> None:
     with pytest.raises(BakeError, match=words):
+        bake._judge(session(tmp_path), outcome(tmp_path, rc=2), result)
+
+
+def test_a_node_that_would_not_serve_is_exit_6_and_names_the_checks(tmp_path: Path) -> None:
+    now = session(tmp_path, keep_failed=True)
+    now.run.write("verify", verification(check("forwarding", "fail"), check("units_valid", "error"), check("fstab")))
+    now.run.write("provision", {"stage": "verify after the reboot"})
+    with pytest.raises(VerificationError) as error:
+        bake._judge(now, outcome(tmp_path, rc=2), {"status": "verification_failed", "image": None})
+    assert error.value.exit_code == 6
+    assert error.value.message.splitlines() == [
+        "the bake failed: verify after the reboot: 2 of 3 checks fail; the node would not serve",
+        "  forwarding: expected 0, found 1",
+        "  units_valid (could not look): cannot run sysctl",
+    ]
+    assert "No image is registered" in error.value.remedy
+
+
+def test_a_verification_that_could_not_run_is_exit_6_with_its_reason(tmp_path: Path) -> None:
+    result = {"status": "verification_failed", "reason": "verify: Missing sudo password"}
+    with pytest.raises(VerificationError, match="the bake failed: verify: Missing sudo password"):
         bake._judge(session(tmp_path), outcome(tmp_path, rc=2), result)
 
 

@@ -103,6 +103,8 @@ def test_a_missing_packer_is_named(tmp_path: Path) -> None:
         (("harden", "--host", "a b"), "expected [user@]host[:port], found 'a b'"),
         (("audit", "-i", "nowhere.yml"), "no inventory at nowhere.yml"),
         (("audit", "--host", "a", "--private-key", "nokey"), "no private key at nokey"),
+        (("verify",), "no node is named"),
+        (("verify", "--host", "a", "--level", "2"), "No such option"),
         (("report",), "no run yet"),
         (("report", "20260101"), "no run 20260101"),
         (("rules", "show", "99.1"), "no rule or id '99.1'"),
@@ -129,7 +131,7 @@ def test_a_typo_in_the_settings_file_stops_everything(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_node_is_named(tmp_path: Path) -> None:
-    for verb, code in (("audit", 5), ("harden", 3)):
+    for verb, code in (("audit", 5), ("harden", 3), ("verify", 6)):
         done = cisdriver(verb, "--host", "nobody@127.0.0.1:9", cwd=tmp_path)
         assert done.returncode == code
         assert "127.0.0.1-9 is unreachable" in done.stderr

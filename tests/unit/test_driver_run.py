@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cisdriver import collection, events, hosts, nodes, processes, progress, rundir, runner, screens, stages
 from cisdriver.errors import UsageError
-from driver_support import accepted, document, environment, fail
+from driver_support import accepted, check, document, environment, fail, verification
 
 PLAY = """
 - name: Tiny
@@ -187,6 +187,18 @@ def test_a_rule_of_two_kinds_counts_once_and_as_changed_when_either_did() -> Non
     assert tally.progress("harden") == (3, 6)
 
 
+def test_a_bake_counts_the_checks_of_each_of_its_verifications() -> None:
+    tally = stages.Tally({"verify": 2})
+    first = [{"event": "check", "host": "a", "check": name, "status": "fail"} for name in ("one", "two")]
+    for event in (task("image", "verify", 2), task("verify_node", "main", 2), *first):
+        tally.feed(event)
+    assert (tally.progress("verify"), tally.broken()) == ((2, 2), 2)
+    again = {**first[0], "status": "not_applicable"}
+    for event in (task("image", "reboot", 2), task("image", "verify", 2), task("verify_node", "main", 2), again):
+        tally.feed(event)
+    assert (tally.progress("verify"), tally.broken()) == ((1, 2), 0)
+
+
 def task(role: str | None, file: str, pid: int = 1) -> dict[str, Any]:
     name = f"cisdriver.amazon_linux.{role}" if role else None
     return {"event": "task_start", "pid": pid, "task": "x", "role": name, "file": file}
@@ -205,6 +217,8 @@ def test_stages_follow_the_tasks_into_packer_and_out_again() -> None:
         {"event": "play_start", "pid": 2, "hosts": []},
         task("image", "harden", 2),
         task("network", "main", 2),
+        task("image", "verify", 2),
+        task("verify_node", "main", 2),
         task("audit", "main", 2),
         {"event": "stats", "pid": 2, "hosts": good},
         task("image", "publish"),
@@ -214,7 +228,7 @@ def test_stages_follow_the_tasks_into_packer_and_out_again() -> None:
         tracker.feed(event)
     tracker.leave()
     names = [stage.name for stage in tracker.stages]
-    assert names == ["preflight", "base", "build", "harden", "audit", "register", "publish"]
+    assert names == ["preflight", "base", "build", "harden", "verify", "audit", "register", "publish"]
     assert announced == [(kind, name) for name in names for kind in ("stage_start", "stage_end")]
     assert all(stage.label and stage.seconds and stage.ok for stage in tracker.stages)
 
@@ -239,6 +253,15 @@ def test_a_step_is_one_line_where_nobody_watches(capsys: pytest.CaptureFixture[s
         tally.feed(event)
         screen.event(event, tally)
     assert " ".join(capsys.readouterr().out.split()) == "✓ Harden 2 rules, 1 changed 12 s"
+
+
+def test_a_verification_is_told_in_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    screen, tally = progress.LineScreen(), stages.Tally({"verify": 3})
+    for name, status in (("one", "pass"), ("two", "error")):
+        tally.feed({"event": "check", "host": "a", "check": name, "status": status})
+    assert "2/3 checks" in progress.going(stages.Stage("verify", stages.label("verify"), time.monotonic()), tally)
+    screen.event({"event": "stage_end", "stage": "verify", "label": "Verify", "seconds": 3, "ok": False}, tally)
+    assert " ".join(capsys.readouterr().out.split()) == "✗ Verify 2 checks, 1 failed 3.0 s"
 
 
 def test_a_going_step_shows_rules_and_time() -> None:
@@ -311,3 +334,30 @@ def test_the_last_screen_names_scores_exceptions_times_and_reports(tmp_path: Pat
         assert part in text
     for part in ("Harden", "1 min 10 s", "2 min 20 s", "report.html"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (
+            verification(check("a"), check("b", "not_applicable")),
+            ["still a node", "1 pass, 0 fail, 0 could not look, 1"],
+        ),
+        (verification(check("a", "fail")), ["not a node of Kubernetes any more", "0 pass, 1 fail"]),
+    ],
+)
+def test_the_last_screen_of_a_verification_says_what_the_node_is(tmp_path: Path, made: Any, words: list[str]) -> None:
+    run = rundir.create(tmp_path)
+    (run.path / "verify").mkdir()
+    run.write("verify/worker", made)
+    run.write("run", {"verb": "verify", "seconds": 3})
+    for part in ["worker: ", *words]:
+        assert part in screens.summary(run)
+
+
+def test_a_failed_check_is_a_line_however_much_it_says() -> None:
+    text = nodes.broken_checks(verification(check("units_valid", "fail", reason="bad line\n" * 500), check("fstab")))
+    assert len(text.splitlines()) == 2
+    assert text.startswith("1 of 2 checks fails; the node would not serve\n  units_valid: bad line bad line")
+    assert len(text) < 500
+    assert nodes.broken_checks(verification(check("fstab"), check("ipv6", "not_applicable"))) == ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cisdriver import collection, report, rundir
 from cisdriver.report import html, markdown, view
-from driver_support import accepted, document, evidence, fail
+from driver_support import accepted, check, document, evidence, fail, verification
 
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(1)> | `x` [a](javascript:alert(1)) \"'&"
 ABOUT = {
@@ -183,3 +183,82 @@ def test_nothing_to_count_is_no_score() -> None:
     shown = view.view(made, {})
     assert "nothing counts" in markdown.render(shown)
     assert "None" not in re.sub(r"None\. Every rule", "", html.render(shown))
+
+
+def test_a_verification_alone_shows_every_check_whole() -> None:
+    made = verification(check("forwarding"), check("sudo", "fail"), check("ipv6", "not_applicable"))
+    shown = view.view(None, {"id": "r"}, made)
+    page, text = html.render(shown), markdown.render(shown)
+    Tags(page)
+    for written in (page, text):
+        assert "Not a node of Kubernetes any more" in written
+        assert "1 of 3 checks fails" in written
+        for word in (
+            "forwarding holds",
+            "Without forwarding no pod starts.",
+            "no kernel of its own",
+            "expected 0, found 1",
+        ):
+            assert word in written
+        assert written.index("sudo holds") < written.index("forwarding holds")
+        assert "CIS" not in written.replace("cis", "")
+        assert "Every recommendation" not in written
+    assert page.count("<details") == 3
+    assert page.count("<details open") + page.count('" open>') == 1
+
+
+def test_beside_an_audit_both_are_shown() -> None:
+    shown = view.view(
+        document(fail("3.2.2")), ABOUT, verification(check("forwarding"), check("ipv6", "not_applicable"))
+    )
+    page, text = html.render(shown), markdown.render(shown)
+    Tags(page)
+    for written in (page, text):
+        assert "1 finding" in written
+        assert "Still a node of Kubernetes" in written
+        assert "1 checks hold, 1 does not apply." in written
+        assert "Without forwarding no pod starts." in written
+        assert written.index("forwarding holds") < written.index("Every recommendation")
+
+
+def test_what_a_node_says_of_a_check_is_never_markup() -> None:
+    item = evidence(object=HOSTILE, expected=HOSTILE, found=HOSTILE, source=HOSTILE)
+    shown = view.view(None, {}, verification(check("sshd", "fail", reason=HOSTILE, evidence=[item])))
+    page, text = html.render(shown), markdown.render(shown)
+    assert [tag for tag, _ in Tags(page).tags].count("script") == 1
+    assert not any(tag == "img" for tag, _ in Tags(page).tags)
+    assert "<script" not in text
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
+
+
+def test_a_verification_follows_the_schema_and_is_held_to_it() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = collection.schema("results")
+    good = verification(*(check(status, status) for status in ("pass", "fail", "not_applicable", "error")))
+    jsonschema.validate(good, schema)
+    assert good["summary"]["unaccepted"] == 2
+    assert [good[key] for key in ("benchmark", "level", "profile")] == [None, None, None]
+    for change in ({"why": ""}, {"rule": "a_rule"}, {"level": 1}, {"status": "manual"}, {"accepted": accepted()}):
+        broken = verification(check("forwarding", "fail"))
+        broken["results"][0].update(change)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+    for made, change in (
+        (verification(), {"level": 1}),
+        (document(), {"benchmark": None}),
+        (document(), {"level": None}),
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**made, **change}, schema)
+    audit = document()
+    audit["results"][0]["why"] = "because"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(audit, schema)
+
+
+def test_a_run_of_verifications_has_a_report_per_node(tmp_path: Path) -> None:
+    run = rundir.create(tmp_path)
+    (run.path / "verify").mkdir()
+    for name in ("a", "b"):
+        run.write(f"verify/{name}", verification())
+    assert report.write(run, {}) == ["report-a.md", "report-a.html", "report-b.md", "report-b.html"]

@@ -1,11 +1,11 @@
-"""docs/rules and docs/exceptions.md are what the rules say."""
+"""docs/rules, docs/exceptions.md and docs/verify.md are what rules and checks say."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from cisdriver import collection, rulebook
+from cisdriver import checks, collection, rulebook
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -17,7 +17,7 @@ def test_a_page_is_what_the_rules_say(name: str) -> None:
 
 
 def test_no_page_is_left_over() -> None:
-    written = {f"rules/{path.name}" for path in (DOCS / "rules").iterdir()} | {"exceptions.md"}
+    written = {f"rules/{path.name}" for path in (DOCS / "rules").iterdir()} | {"exceptions.md", "verify.md"}
     assert written == set(rulebook.pages())
 
 
@@ -27,6 +27,12 @@ def test_every_recommendation_stands_once_with_its_way_out() -> None:
         id_ = entry.recommendation.id
         assert text.count(f"\n## {id_} ") == 1, id_
         assert f"`--skip {id_}`" in text, id_
+
+
+def test_every_check_stands_with_what_it_is_good_for() -> None:
+    text = rulebook.pages()["verify.md"]
+    for check in checks.known():
+        assert text.count(f"| `{check.name}` | {check.title} | {check.why} |") == 1, check.name
 
 
 def test_each_exception_stands_with_its_reason() -> None:

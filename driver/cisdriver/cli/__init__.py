@@ -12,7 +12,7 @@ import click
 from cisdriver.errors import CisdriverError
 
 #: The verbs, in the order of a first day; each is the command ``command`` of the module of its name.
-VERBS = ("bake", "harden", "audit", "rules", "report", "doctor", "completion")
+VERBS = ("bake", "harden", "audit", "verify", "rules", "report", "doctor", "completion")
 
 
 class Verbs(click.Group):

@@ -46,8 +46,9 @@ from cisdriver.cli import options
 def command(as_json: bool, **flags: Any) -> None:
     """Bake a hardened image and register it as an AMI.
 
-    Packer starts an instance of the base image; it is hardened, rebooted, audited and cleaned. An image whose audit
-    has findings beyond the accepted exceptions is not registered. Whatever happens, nothing is left running.
+    Packer starts an instance of the base image; it is hardened, verified, rebooted, verified again, audited and
+    cleaned. An image whose audit has findings beyond the accepted exceptions is not registered, and one whose node
+    would not serve never is. Whatever happens, nothing is left running.
 
     \b
     Example:

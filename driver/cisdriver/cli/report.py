@@ -28,7 +28,10 @@ def command(run: str | None, as_json: bool, **flags: Any) -> None:
     from cisdriver.errors import UsageError
 
     found = rundir.find(settings.run_dir, run)
-    if not found.documents():
-        raise UsageError(f"run {found.id} has no audit, so there is nothing to report", "`cisdriver audit` makes one.")
+    if not found.documents() and not found.results("verify"):
+        raise UsageError(
+            f"run {found.id} has no audit and no verification, so there is nothing to report",
+            "`cisdriver audit` and `cisdriver verify` make them.",
+        )
     paths = [str(found.path / path) for path in report.write(found, found.read("run") or {})]
     click.echo(json.dumps({"run": found.id, "reports": paths}) if as_json else "\n".join(paths))

@@ -11,15 +11,16 @@ from cisdriver.rundir import RunDir
 
 
 def write(run: RunDir, about: Mapping[str, Any]) -> list[str]:
-    """Write the reports of a run's audits: one Markdown and one HTML file per node. Returns their names.
+    """Write the reports of a run: one Markdown and one HTML file per node, of its audit, its verification, or both.
 
-    ``about`` is run.json, or as much of it as is known while the run lasts.
+    ``about`` is run.json, or as much of it as is known while the run lasts. Returns the files' names.
     """
-    documents = run.documents()
+    audits, verifications = run.results("audit"), run.results("verify")
+    nodes = sorted({*audits, *verifications})
     names: list[str] = []
-    for document in documents:
-        stem = "report" if len(documents) == 1 else f"report-{document['node']['name']}"
-        shown = view.view(document, {"id": run.id, **about})
+    for node in nodes:
+        stem = "report" if len(nodes) == 1 else f"report-{node}"
+        shown = view.view(audits.get(node), {"id": run.id, **about}, verifications.get(node))
         for suffix, text in (("md", markdown.render(shown)), ("html", html.render(shown))):
             Path(run.path / f"{stem}.{suffix}").write_text(text, encoding="utf-8")
             names.append(f"{stem}.{suffix}")

@@ -25,6 +25,9 @@ STATES = {
     "no_rule_yet": "No rule yet",
 }
 
+#: The same for a check of a verification.
+CHECK_STATES = {"finding": "Fails", "error": "Could not look", "pass": "Holds", "not_applicable": "Not applicable"}
+
 
 def state(result: Mapping[str, Any]) -> str:
     if result["status"] == "fail":
@@ -32,27 +35,61 @@ def state(result: Mapping[str, Any]) -> str:
     return str(result["status"])
 
 
-def view(document: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything a template needs. ``about`` is run.json, or what of it is known."""
-    results = [_result(result) for result in document["results"]]
-    summary = document["summary"]
+def view(
+    document: Mapping[str, Any] | None, about: Mapping[str, Any], verification: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Everything a template needs, of a node's audit, of its verification, or of both.
+
+    ``about`` is run.json, or what of it is known. Raises ValueError for neither.
+    """
+    main = document or verification
+    if main is None:
+        raise ValueError("a report of nothing")
     bake = about.get("bake") or {}
     return {
-        "title": (bake.get("image") or {}).get("name") or document["node"]["name"],
+        "title": (bake.get("image") or {}).get("name") or main["node"]["name"],
         "image": bake.get("image"),
         "base": bake.get("base"),
-        "document": document,
-        "summary": summary,
-        "compliant": not summary["unaccepted"],
-        "audited": _moment(document["node"]["started"]),
+        "source": main["source"],
+        "looked": _moment(main["node"]["started"]),
         "run": about.get("id"),
-        "facts": _facts(document, bake, about),
+        "facts": _facts(document, verification, about),
+        "stages": _stages(about),
+        "audit": document is not None,
+        **(_audit(document) if document else {}),
+        "verification": _verification(verification) if verification else None,
+    }
+
+
+def _audit(document: Mapping[str, Any]) -> dict[str, Any]:
+    results = [_result(result) for result in document["results"]]
+    return {
+        "document": document,
+        "summary": document["summary"],
+        "compliant": not document["summary"]["unaccepted"],
         "states": STATES,
         "counts": Counter(result["state"] for result in results),
         "sections": _sections(results),
         "results": results,
         "by_state": {name: [result for result in results if result["state"] == name] for name in STATES},
-        "stages": _stages(about),
+    }
+
+
+def _verification(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The checks, those that fail first."""
+    checks = [{**result, "state": state(result)} for result in document["results"]]
+    broken = [check for check in checks if check["state"] in ("finding", "error")]
+    rest = sum(check["state"] == "not_applicable" for check in checks)
+    if broken:
+        says = f"{len(broken)} of {len(checks)} checks fail{'s' if len(broken) == 1 else ''}."
+    else:
+        does = "does" if rest == 1 else "do"
+        says = f"{len(checks) - rest} checks hold{f', {rest} {does} not apply' if rest else ''}."
+    return {
+        "states": CHECK_STATES,
+        "says": says,
+        "broken": broken,
+        "checks": broken + [check for check in checks if check not in broken],
     }
 
 
@@ -68,10 +105,13 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _facts(document: Mapping[str, Any], bake: Mapping[str, Any], about: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(
+    document: Mapping[str, Any] | None, verification: Mapping[str, Any] | None, about: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     """Label and value pairs of the head."""
-    image, base, node = bake.get("image") or {}, bake.get("base") or {}, document["node"]
-    source = document["source"]
+    main: Mapping[str, Any] = document or verification or {}
+    bake = about.get("bake") or {}
+    image, base, node = bake.get("image") or {}, bake.get("base") or {}, main["node"]
     pairs = [
         ("Image", image.get("id")),
         ("Region", bake.get("region")),
@@ -79,11 +119,12 @@ def _facts(document: Mapping[str, Any], bake: Mapping[str, Any], about: Mapping[
         ("Node", node["name"]),
         ("System", node["os"]),
         ("Kernel", node["kernel"]),
-        ("Benchmark", document["benchmark"]),
-        ("Level", str(document["level"])),
-        ("Profile", document["profile"]),
-        ("Audited", _moment(node["started"])),
-        ("By", f"{source['name']} {source['version']}"),
+        ("Benchmark", main["benchmark"]),
+        ("Level", main["level"]),
+        ("Profile", main["profile"]),
+        ("Audited", _moment(document["node"]["started"]) if document else None),
+        ("Verified", _moment(verification["node"]["started"]) if verification else None),
+        ("By", f"{main['source']['name']} {main['source']['version']}"),
         ("Run", about.get("id")),
     ]
     return [(name, str(value)) for name, value in pairs if value]
