@@ -176,15 +176,25 @@ def put_up(batch: core.Batch, rules: List[Any], units: str, there: Mapping[str, 
         batch.changed_file(unit, found + "\n", "enabled\n")
         if found == "masked" and not batch.module.check_mode:  # the mask is a link in the file's place
             systemctl(batch, "unmask", unit)
-    written = [batch.write(f"{units}/{unit}", text + FILES[unit]) for unit in FILES]
+    written = write_units(batch, {f"{units}/{unit}": text + FILES[unit] for unit in FILES})
     if batch.module.check_mode:
         return
-    if any(written) and runtime.manager_runs():
-        systemctl(batch, "daemon-reload")
-    if any(written) or set(before.values()) != {"enabled"}:
+    if written or set(before.values()) != {"enabled"}:
         systemctl(batch, "enable", *FILES)
     if runtime.manager_runs():
         systemctl(batch, "start", "aidecheck.timer")
+
+
+def write_units(batch: core.Batch, texts: Mapping[str, str]) -> bool:
+    """Put unit files in place and have systemd read them. Whether they differed."""
+    differs = any(core.read(path) != text for path, text in texts.items())
+    stale = runtime.must_read(batch, "aidecheck", differs)
+    for path, text in texts.items():
+        batch.write(path, text)
+    if stale and not batch.module.check_mode:
+        systemctl(batch, "daemon-reload")
+        runtime.has_read("aidecheck")
+    return differs
 
 
 def take_down(batch: core.Batch, units: str, ours: List[str]) -> None:

@@ -104,7 +104,16 @@ def build(batch: core.Batch, conf: str, database: str) -> None:
         batch.fail(f"aide --init: exit {rc}: {what}; the old database, if there was one, stays")
     try:
         os.chmod(new, 0o600)
+        handle = os.open(new, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        for rule in batch.present:  # before it is in place: it keeps its time
+            batch.remember(rule["rule"], database, None, modified(new))
+        batch.store()
         os.replace(new, database)
+        core.sync_directory(os.path.dirname(database))
     except OSError as error:
         batch.fail(f"{new} cannot be put in place as {database}: {error.strerror}")
 
@@ -133,8 +142,6 @@ def apply(batch: core.Batch, rebuild: bool = False, conf: str = CONF) -> None:
     batch.changed_file(database, before + "\n", "present\n")
     if not batch.module.check_mode:
         build(batch, conf, database)
-        for rule in batch.present:
-            batch.remember(rule["rule"], database, None, modified(database))
 
 
 def main() -> None:

@@ -89,6 +89,8 @@ def link_again(batch: core.Batch, path: str, target: str) -> None:
         return
     temporary = f"{path}.cisdriver-new"
     try:
+        if os.path.lexists(temporary):  # an interrupted run's
+            os.unlink(temporary)
         os.symlink(target, temporary)
         os.rename(temporary, path)
     except OSError as error:
@@ -101,17 +103,10 @@ def replace_link(batch: core.Batch, path: str, text: str) -> None:
     if batch.module.check_mode:
         return
     batch.store()
-    temporary = f"{path}.cisdriver-new"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, path)
+        batch.put(path, text, 0o644, like="")
     except OSError as error:
         batch.fail(f"{path}: cannot be written, the old text stays: {error.strerror}")
-    finally:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
 
 
 def main() -> None:

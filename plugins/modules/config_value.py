@@ -156,9 +156,13 @@ def apply(batch: core.Batch, unit: str = "") -> None:
                     batch.record(rule["rule"], {f"{path} {key}": before}, {f"{path} {key}": after})
                     place = ANY if section is None else section
                     batch.remember(rule["rule"], "\t".join((path, place, key)), before, after)
-    changed = [batch.write(path, text) for path, text in texts.items()]
-    if unit and any(changed) and not batch.module.check_mode and runtime.manager_runs():
+    differs = any(text != core.read(path) for path, text in texts.items())
+    stale = bool(unit) and runtime.must_read(batch, unit, differs)
+    for path, text in texts.items():
+        batch.write(path, text)
+    if stale and not batch.module.check_mode:
         reload(batch, unit)
+        runtime.has_read(unit)
 
 
 def reload(batch: core.Batch, unit: str) -> None:

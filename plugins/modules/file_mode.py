@@ -262,8 +262,8 @@ def create(
         seen[path] = state
         return
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        put(batch, rule, path, State(0o600, os.geteuid(), os.getegid()), state)
+        batch.put(path, "", state.mode, like="")
+        put(batch, rule, path, State(state.mode, os.geteuid(), os.getegid()), state)
     except OSError as error:
         batch.fail(f"rule {rule['rule']} ({rule['id']}): cannot create {path}: {error.strerror}")
 

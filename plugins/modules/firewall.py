@@ -172,7 +172,7 @@ def ssh_ports(batch: core.Batch) -> List[int]:
     argv = ["/usr/sbin/sshd", "-T"]
     rc, out, err = runtime.run(batch.module, argv)
     if rc and "no hostkeys" in err:  # an image before its first boot
-        directory = tempfile.mkdtemp(prefix="cisdriver-")
+        directory = tempfile.mkdtemp(prefix=core.TEMPORARY)
         try:
             key = os.path.join(directory, "key")
             runtime.run(batch.module, ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
@@ -220,7 +220,7 @@ def check_not_shut_out(batch: core.Batch, rules: Dict[str, nftables.Asked], ssh:
 
 def tried(batch: core.Batch, text: str) -> str:
     """The table as nft shows it, made in an empty namespace. Fails, and nothing is changed, where nft refuses it."""
-    handle, path = tempfile.mkstemp(prefix="cisdriver-")
+    handle, path = tempfile.mkstemp(prefix=core.TEMPORARY)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -57,6 +57,8 @@ UNITS = "/etc/systemd/system"
 OTHER_ADMIN_UNITS = ("/run/systemd/system",)
 VENDOR_UNITS = ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 #: Sorts after any name an administrator is likely to choose: the last Options= wins.
+#: What of systemd has to read its files again, as runtime.must_read() notes it.
+MOUNT_UNITS = "mount-units"
 DROPIN = "zz-cis.conf"
 #: Mounted by systemd itself with these; no unit of theirs is read in time.
 API_MOUNTS = {"/dev/shm": ["nosuid", "nodev"]}
@@ -237,16 +239,18 @@ def apply(batch: core.Batch) -> None:
             after[dropin_path(path)] = dropin_text(batch, path, unit_options(path, place.unit))
     keep_others(batch, texts, after, {dropin_path(path) for path in places})
     record(batch, todo, places, (old, texts), (new, after))
-    changed = batch.write(FSTAB, new)
+    stale = runtime.must_read(batch, MOUNT_UNITS, new != old or after != texts)
+    batch.write(FSTAB, new)
     for file, text in after.items():
-        changed = batch.write(file, text) or changed
+        batch.write(file, text)
         if not text and not batch.module.check_mode:
             with contextlib.suppress(OSError):  # somebody else's drop-ins are in there, or nothing was ours
                 os.rmdir(os.path.dirname(file))
-    changed = masks_again(batch) or changed
-    changed = unmask(batch, [(rule, places[path]) for rule, path, want in todo if not want["options"]]) or changed
-    if changed and runtime.manager_runs() and not batch.module.check_mode:
+    stale = masks_again(batch) or stale
+    stale = unmask(batch, [(rule, places[path]) for rule, path, want in todo if not want["options"]]) or stale
+    if stale and not batch.module.check_mode:
         runtime.run(batch.module, ["systemctl", "daemon-reload"])
+        runtime.has_read(MOUNT_UNITS)
     remount(batch, todo, live)
 
 
@@ -276,13 +280,14 @@ def record(batch: core.Batch, todo: Any, places: Dict[str, Place], old: Any, new
 def unmask(batch: core.Batch, places: List[Tuple[Mapping[str, Any], Place]]) -> bool:
     """Take masks off the units of paths. The boot mounts them; nothing is mounted over what is in use."""
     masks = [(rule, f"{UNITS}/{unit_name(place.path)}") for rule, place in places if place.masked]
+    stale = bool(masks) and runtime.must_read(batch, MOUNT_UNITS, differs=True)
     for rule, link in masks:
         batch.changed_file(link, "-> /dev/null\n", "")
         batch.remember(rule["rule"], f"{link}\tmask", True, False)
         batch.store()
         if not batch.module.check_mode:
             os.unlink(link)
-    return bool(masks)
+    return stale
 
 
 def masks_again(batch: core.Batch) -> bool:
@@ -292,11 +297,12 @@ def masks_again(batch: core.Batch) -> bool:
         names = [name for name in batch.given_back(slug) if name.endswith("\tmask")]
         links += [name.partition("\t")[0] for name in names if not os.path.lexists(name.partition("\t")[0])]
         batch.forget(slug)
+    stale = bool(links) and runtime.must_read(batch, MOUNT_UNITS, differs=True)
     for link in links:
         batch.changed_file(link, "", "-> /dev/null\n")
         if not batch.module.check_mode:
             os.symlink(os.devnull, link)
-    return bool(links)
+    return stale
 
 
 def remount(batch: core.Batch, todo: Any, live: Dict[str, List[str]]) -> None:

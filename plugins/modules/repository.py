@@ -129,7 +129,7 @@ def meant(batch: core.Batch, want: Mapping[str, Any], texts: Mapping[str, str], 
 
 def refused(batch: core.Batch, texts: Mapping[str, str], main: str, ids: List[str]) -> str:
     """What dnf has against the repositories with the new files; it imports their keys on the way."""
-    directory = tempfile.mkdtemp(prefix="cisdriver-")
+    directory = tempfile.mkdtemp(prefix=core.TEMPORARY)
     try:
         for path, text in texts.items():
             copy = os.path.join(directory, os.path.basename(path))

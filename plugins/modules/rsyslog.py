@@ -197,7 +197,7 @@ def problem(batch: core.Batch, texts: Mapping[str, str]) -> str:
     """What rsyslogd has against its files as they would be, in a directory of their own."""
     main, path = batch.module.params["main"], batch.module.params["path"]
     beside = os.path.dirname(path)
-    directory = tempfile.mkdtemp(prefix="cisdriver-")
+    directory = tempfile.mkdtemp(prefix=core.TEMPORARY)
     try:
         for name, text in texts.items():
             if name == main or os.path.dirname(name) == beside:

@@ -50,6 +50,7 @@ rules:
   returned: always
 """
 
+import contextlib
 import fnmatch
 import glob
 import grp
@@ -61,7 +62,9 @@ import shutil
 import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, runtime
+
+UNIT = "sshd.service"
 
 ACCESS_LISTS = ("AllowUsers", "AllowGroups", "DenyUsers", "DenyGroups")
 #: Keywords of which a lower number is stricter: one that stands there already is kept. 0 would mean none.
@@ -184,7 +187,7 @@ class Candidate:
 
     def __init__(self, batch: core.Batch, texts: Mapping[str, str]) -> None:
         self.batch = batch
-        self.directory = tempfile.mkdtemp(prefix="cisdriver-")
+        self.directory = tempfile.mkdtemp(prefix=core.TEMPORARY)
         self.main = os.path.join(self.directory, "sshd_config")
         params = batch.module.params
         names = {*glob.glob(dropin_directory(params["path"])), params["path"]}
@@ -239,25 +242,18 @@ class Candidate:
 
 def service_options(batch: core.Batch) -> List[str]:
     """``-o`` options on the command line of sshd.service, such as EC2 Instance Connect's."""
-    if not has_service_manager():
+    if not runtime.manager_runs():
         return []
     show = ["systemctl", "show", "sshd.service", "--property=ExecStart", "--value"]
     _code, out, _err = batch.module.run_command(show)
     command = re.search(r"argv\[\]=(.*?) ;", out)
-    environment = re.findall(r"(?m)^OPTIONS=[\"']?(.*?)[\"']?$", core.read(batch.module.params["environment"]))
-    try:
-        words = shlex.split(" ".join([command.group(1) if command else "", *environment]))
-    except ValueError:
-        words = []
-    options: List[str] = []
-    for place, word in enumerate(words):
-        if word.startswith("-o"):
-            options += [word, *words[place + 1 : place + 2]] if word == "-o" else [word]
-    return options
-
-
-def has_service_manager() -> bool:
-    return os.path.isdir("/run/systemd/system")
+    words = command.group(1).split() if command else []
+    for value in re.findall(r"(?m)^OPTIONS=[\"']?(.*?)[\"']?$", core.read(batch.module.params["environment"])):
+        with contextlib.suppress(ValueError):
+            words += shlex.split(value)
+    # systemctl shows no quotes: what follows -o is its value until the next option or variable
+    values = re.findall(r"\s-o\s*((?:(?!\s[-$]).)+)", f" {' '.join(words)}")
+    return [part for value in values for part in ("-o", value.strip())]
 
 
 def check_wins(batch: core.Batch, candidate: Candidate, texts: Mapping[str, str]) -> None:
@@ -329,15 +325,17 @@ def apply(batch: core.Batch) -> None:
         check_not_shut_out(batch, candidate)
     finally:
         candidate.remove()
+    stale = runtime.must_read(batch, UNIT, texts != before)
     # the drop-in first: whatever happens after it, what was in force before is never less strict
     order = sorted(texts, key=lambda path: path != params["path"])
-    changed = [batch.write(path, texts[path], mode=0o600) for path in order]
+    for path in order:
+        batch.write(path, texts[path], mode=0o600)
     batch.restrict(params["path"], 0o600)
     for rule in batch.present:
         lines = {path: (mentions(rule, before[path]), mentions(rule, texts[path])) for path in texts}
         shown = {path: pair for path, pair in lines.items() if pair[0] != pair[1] or path == params["path"]}
         batch.record(rule["rule"], {p: old for p, (old, _) in shown.items()}, {p: new for p, (_, new) in shown.items()})
-    if any(changed) and not batch.module.check_mode:
+    if stale and not batch.module.check_mode:
         reload(batch)
 
 
@@ -353,14 +351,12 @@ def mentions(rule: Mapping[str, Any], text: str) -> List[str]:
 
 def reload(batch: core.Batch) -> None:
     """Reload, not restart: the connection this runs over stays. A stopped sshd reads the files when it starts."""
-    if not has_service_manager():
-        return
-    active, _out, _err = batch.module.run_command(["systemctl", "is-active", "--quiet", "sshd.service"])
-    if active != 0:
-        return
-    code, _out, err = batch.module.run_command(["systemctl", "reload", "sshd.service"])
-    if code != 0:
-        batch.fail(f"sshd.service does not reload, though sshd -t accepts its files: {err.strip()}")
+    active, _out, _err = batch.module.run_command(["systemctl", "is-active", "--quiet", UNIT])
+    if active == 0:
+        code, _out, err = batch.module.run_command(["systemctl", "reload", UNIT])
+        if code != 0:
+            batch.fail(f"{UNIT} does not reload, though sshd -t accepts its files: {err.strip()}")
+    runtime.has_read(UNIT)
 
 
 def main() -> None:

@@ -145,7 +145,7 @@ def rotated(log: str) -> str:
 def problem(batch: core.Batch, texts: Mapping[str, str]) -> str:
     """What visudo has against sudoers and its files as they would be, in a directory of their own."""
     path, main = batch.module.params["path"], batch.module.params["main"]
-    directory = tempfile.mkdtemp(prefix="cisdriver-")
+    directory = tempfile.mkdtemp(prefix=core.TEMPORARY)
     try:
         copies = os.path.join(directory, "sudoers.d")
         os.mkdir(copies)

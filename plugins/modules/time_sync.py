@@ -57,6 +57,8 @@ from typing import Any, List, Mapping, Optional, Tuple
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core, runtime
 
+UNIT = "chronyd.service"
+
 SOURCE = re.compile(r"(?i)^\s*(server|pool)\s+(\S+)")
 OPTIONS = re.compile(r"^\s*OPTIONS\s*=\s*(.*?)\s*$")
 #: ``-u`` with its user, of which there may be none.
@@ -169,12 +171,13 @@ def apply(batch: core.Batch) -> None:
         main, environment = give_back(batch, slug, main, environment)
     for rule in batch.present:
         main, environment = settle(batch, rule, main, environment)
-    changed = [
-        batch.write(params["main"], main, validate=lambda path: problem(batch, path)),
-        batch.write(params["environment"], environment),
-    ]
-    if any(changed) and not batch.module.check_mode:
-        runtime.try_restart(batch, "chronyd.service")
+    differs = (main, environment) != (core.read(params["main"]), core.read(params["environment"]))
+    stale = runtime.must_read(batch, UNIT, differs)
+    batch.write(params["main"], main, validate=lambda path: problem(batch, path))
+    batch.write(params["environment"], environment)
+    if stale and not batch.module.check_mode:
+        runtime.try_restart(batch, UNIT)
+        runtime.has_read(UNIT)
     for slug in batch.absent:  # not before: a file may refuse to be written
         batch.forget(slug)
 

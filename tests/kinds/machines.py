@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core as apply_core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import runtime as apply_runtime
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core as probe_core
 
 Output = probe_core.Output
@@ -67,8 +67,8 @@ class Module:
     def run_command(self, argv: list[str], **_more: Any) -> tuple[int, str, str]:
         return self.program(argv)
 
-    def atomic_move(self, source: str, target: str) -> None:
-        shutil.move(source, target)
+    def selinux_enabled(self) -> bool:
+        return False
 
     def fail_json(self, msg: str, **_more: Any) -> None:
         raise Refused(msg)
@@ -107,6 +107,7 @@ def applied(
 
 
 def _answer(module: Module, apply: Callable[..., None], arguments: Sequence[Any]) -> dict[str, Any]:
+    apply_runtime.OWED = f"{module.params['memory']}.owed"
     batch = apply_core.Batch(module, "kind")  # type: ignore[arg-type] # stands for Ansible\'s
     apply(batch, *arguments)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -205,7 +206,7 @@ def test_a_file_that_cannot_be_written_keeps_its_memory(tmp_path: Path, monkeypa
 
     applied(apply, [rule("r", "4.6.1.1", {"PASS_MAX_DAYS": 365})], memory=memory)
     with monkeypatch.context() as patched:
-        patched.setattr(Module, "atomic_move", refuse)
+        patched.setattr(os, "rename", refuse)
         with pytest.raises(Refused, match="Read-only"):
             applied(apply, [rule("r", "4.6.1.1", state="absent")], memory=memory)
     applied(apply, [rule("r", "4.6.1.1", state="absent")], memory=memory)

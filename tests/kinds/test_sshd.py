@@ -157,6 +157,41 @@ def test_an_option_of_the_service_beats_every_file(tmp_path: Path) -> None:
     assert look(tmp_path, {OURS: "PermitRootLogin no\n"}, ROOT, start)["status"] == "fail"
 
 
+#: As ec2-instance-connect's drop-in of sshd.service is shown: without the quotes that stand in it.
+INSTANCE_CONNECT = (
+    "{ argv[]=/usr/sbin/sshd -D -o AuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f"
+    " -o AuthorizedKeysCommandUser ec2-instance-connect $OPTIONS ; ignore_errors=no ; }"
+)
+ITS_OPTIONS = [
+    *("-o", "AuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f"),
+    *("-o", "AuthorizedKeysCommandUser ec2-instance-connect"),
+]
+
+
+def test_options_of_several_words_are_asked_for_whole(tmp_path: Path) -> None:
+    node = machine(tmp_path, STOCK)
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str]) -> Output:
+        asked.append(argv)
+        return Output(0, INSTANCE_CONNECT if argv[0] == "systemctl" else "permitrootlogin no\n", "")
+
+    node._run = run  # type: ignore[assignment] # what programs answer here
+    probe.check(node, ROOT)
+    assert [list(argv[-4:]) for argv in asked if argv[:2] == ("sshd", "-T")] == [ITS_OPTIONS]
+
+
+def test_the_module_asks_with_them_whole_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sshd.runtime, "manager_runs", lambda: True)
+    place = Place(tmp_path, options=INSTANCE_CONNECT)
+    asked: list[list[str]] = []
+    program = place.program
+    monkeypatch.setattr(place, "program", lambda argv: asked.append(argv) or program(argv))
+    place.run(NO_ROOT)
+    assert {" ".join(ITS_OPTIONS) in " ".join(argv) for argv in asked if "-T" in argv} == {True}
+    assert all(set(ITS_OPTIONS) <= set(argv) for argv in asked if "-T" in argv)
+
+
 def test_evidence_names_the_line_that_says_otherwise(tmp_path: Path) -> None:
     finding = look(tmp_path, {OURS: "X11Forwarding no\n"}, X11)
     assert finding["reason"] == (
@@ -217,7 +252,7 @@ class Place:
 
 @pytest.fixture(autouse=True)
 def no_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sshd, "has_service_manager", lambda: False)
+    monkeypatch.setattr(sshd.runtime, "manager_runs", lambda: False)
     monkeypatch.delenv("SUDO_USER", raising=False)
     monkeypatch.delenv("SSH_CONNECTION", raising=False)
 
@@ -286,7 +321,7 @@ def test_a_match_block_for_root_is_named(tmp_path: Path) -> None:
 
 
 def test_an_option_of_the_service_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sshd, "has_service_manager", lambda: True)
+    monkeypatch.setattr(sshd.runtime, "manager_runs", lambda: True)
     place = Place(tmp_path, options="{ argv[]=/usr/sbin/sshd -D -o PermitRootLogin=yes ; }")
     with pytest.raises(Refused, match="runs it with a -o option"):
         place.run(NO_ROOT)
@@ -295,7 +330,7 @@ def test_an_option_of_the_service_is_named(tmp_path: Path, monkeypatch: pytest.M
 def test_sshd_is_reloaded_when_something_changed_and_never_in_check_mode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sshd, "has_service_manager", lambda: True)
+    monkeypatch.setattr(sshd.runtime, "manager_runs", lambda: True)
     place, commands = Place(tmp_path), []
     plain = place.program
     place.program = lambda argv: (commands.append(argv[:2]), plain(argv))[1]  # type: ignore[method-assign] # what programs answer here

@@ -121,6 +121,8 @@ def test_cloud_init_names_the_login_user(tmp_path: Path, monkeypatch: pytest.Mon
     files: Files = {"/etc/cloud/cloud.cfg": cloud, "/etc/cloud/cloud.cfg.d/10.cfg": cloud.replace("admin", "ops")}
     assert access.login_user(machine(tmp_path / "b", files)) == "ops"
     assert access.login_user(machine(tmp_path / "c")) == "ec2-user"
+    nameless = cloud.replace("    name: admin\n", "    gecos: nobody in particular\n" * 100)  # ends in no time
+    assert access.login_user(machine(tmp_path / "d", {"/etc/cloud/cloud.cfg": nameless})) == "ec2-user"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +194,10 @@ VALID: Answers = {"visudo -c": "/etc/sudoers: parsed OK\n", TRIED: ""}
         ({"/etc/shadow": SHADOW.replace("ec2-user:!!", "ec2-user:$6$a")}, {"visudo -c": ""}, "pass", ""),
         ({}, {**VALID, "visudo -c": Output(1, "", ">>> /etc/sudoers.d/zz: syntax error near line 1 <<<")}, "fail",
          "/etc/sudoers.d/zz"),
+        ({}, {**VALID, "visudo -c": Output(1, "/etc/sudoers: parsed OK\n",
+         "/etc/sudoers.d/site: bad permissions, should be mode 0440\n")}, "pass", ""),
+        ({}, {**VALID, "visudo -c": Output(1, "", "/etc/sudoers.d/site: bad permissions, should be mode 0440\n"
+         "/etc/sudoers.d/site: wrong owner (uid, gid) should be (0, 0)\n")}, "fail", "wrong owner"),
         ({}, {**VALID, TRIED: Output(1, "", "sudo: a password is required\n")}, "fail", "a password is required"),
         ({}, {**VALID, TRIED: Output(1, "", "")}, "fail", "exit 1"),
     ],

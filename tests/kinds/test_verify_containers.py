@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core as probe
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import selinux
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.verify import (
     cni,
     containers,
@@ -72,6 +73,7 @@ def hears(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str | None], tuple
         pods, "hear", lambda address, _port, namespace=None: other.get((address, namespace), ("inside", ""))
     )
     monkeypatch.setattr(pods, "within", lambda _path, make: make())
+    monkeypatch.setattr(pods, "answers", lambda _address, _port: False)
     monkeypatch.setattr(sys, "executable", "/usr/bin/env")  # wherever this Python lies, a container could see it
     return other
 
@@ -156,6 +158,16 @@ def test_another_who_answers_is_not_the_container(tmp_path: Path, hears: dict[An
     hears[("198.51.100.1", None)] = ("HTTP/1.1 400", "")
     finding = containers.container_runs(node(tmp_path, {}, Programs(tmp_path)))
     assert failing(finding) == ["the container reached from the node"]
+
+
+def test_a_port_of_a_service_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program holds such a port: rules name it, or it answers."""
+    ports = iter([30001, 30002, 30003, 30004])
+    monkeypatch.setattr(containers.random, "randint", lambda *_range: next(ports))
+    monkeypatch.setattr(pods, "answers", lambda _address, port: port == 30003)
+    rule = "-A KUBE-NODEPORTS -p tcp -m comment --comment shop -m tcp --dport 30001 -j KUBE-EXT-X\n"
+    said = {"iptables-save": Output(0, rule, ""), "nft -j": Output(0, '{"concat": ["tcp", 30002]}', "")}
+    assert containers._free_port(node(tmp_path, {}, Programs(tmp_path, said))) == 30004
 
 
 def test_no_containerd_and_a_kernel_that_is_not_ours(tmp_path: Path) -> None:
@@ -303,8 +315,10 @@ def test_a_listener_says_its_word_to_everyone(monkeypatch: pytest.MonkeyPatch) -
     with pods.Listener("hello") as listener:
         port = listener.port
         assert [pods.hear("127.0.0.1", port) for _ in range(3)] == [("hello", "")] * 3
+        assert pods.answers("127.0.0.1", port)
     monkeypatch.setattr(pods, "PATIENCE", 0.3)
     assert pods.hear("127.0.0.1", port)[1].endswith("Connection refused")
+    assert not pods.answers("127.0.0.1", port)
 
 
 def test_what_refuses_is_asked_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +349,7 @@ def test_a_pod_that_cannot_be_wired_leaves_nothing(tmp_path: Path) -> None:
 BOOTED: dict[str, str | None] = {"/run/systemd/system": None}
 HERE = ("/usr/bin/kubelet", "/usr/bin/containerd", "/usr/sbin/runc")
 CONFIG = cni.CONTAINERD
+ENFORCING: dict[str, str | None] = {selinux.CONFIG: "# SELINUX= is one of enforcing, permissive\nSELINUX=enforcing\n"}
 
 
 def labels(enforce: str | None, kind: str = "bin_t", **odd: str) -> Any:
@@ -354,12 +369,14 @@ def labels(enforce: str | None, kind: str = "bin_t", **odd: str) -> Any:
 @pytest.mark.parametrize(
     ("look", "files", "status", "words"),
     [
-        (labels("0"), {}, "pass", ""),
-        (labels("0", "container_runtime_exec_t", kubelet="kubelet_exec_t"), {}, "pass", ""),
+        (labels("0", kubelet="user_tmp_t"), {}, "not_applicable", "permissive, now and at the next boot"),
+        (labels("0", kubelet="user_tmp_t"), {selinux.CONFIG: "SELINUX=permissive\n"}, "not_applicable", "permissive"),
+        (labels("0"), ENFORCING, "pass", ""),
+        (labels("0", "container_runtime_exec_t", kubelet="kubelet_exec_t"), ENFORCING, "pass", ""),
         (labels("1"), {CONFIG: "[plugins]\n  enable_selinux = true\n"}, "pass", ""),
         (labels("1"), {"/etc/eks/nodeadm.d/80-cis-selinux.yaml": "spec:\n   enable_selinux = true\n"}, "pass", ""),
-        (labels("0", kubelet="user_tmp_t"), {}, "fail", "label of /usr/bin/kubelet"),
-        (labels("0", runc="unlabeled_t"), {}, "fail", "unlabeled_t:s0 in /usr/sbin/runc"),
+        (labels("0", kubelet="user_tmp_t"), ENFORCING, "fail", "label of /usr/bin/kubelet"),
+        (labels("1", runc="unlabeled_t"), {}, "fail", "unlabeled_t:s0 in /usr/sbin/runc"),
         (labels("1"), {}, "fail", "containerd enable_selinux: expected true, found not set"),
         (labels("1"), {CONFIG: "enable_selinux = false\n"}, "fail", "/etc/containerd/config.toml:1"),
         (labels(None), {}, "not_applicable", "without SELinux"),
@@ -373,7 +390,7 @@ def test_selinux_labels(tmp_path: Path, look: Any, files: dict[str, str | None],
 
 
 def test_labels_without_a_node_and_without_an_answer(tmp_path: Path) -> None:
-    files: dict[str, str | None] = {**BOOTED, "/sys/fs/selinux/enforce": "0"}
+    files: dict[str, str | None] = {**BOOTED, "/sys/fs/selinux/enforce": "1"}
     assert containers.selinux_labels(machine(tmp_path / "none", files))["status"] == "not_applicable"
     with pytest.raises(probe.ProbeError, match="stat"):
         containers.selinux_labels(machine(tmp_path / "mute", {**files, "/usr/bin/kubelet": ""}))

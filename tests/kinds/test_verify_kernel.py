@@ -104,6 +104,10 @@ def look(root: Path, name: str, given: dict[str, Any]) -> dict[str, Any]:
         ("kernel_modules", {
             "/etc/modprobe.d/a.conf": "install overlay /sbin/modprobe --ignore-install overlay; /bin/logger x\n",
         }, "pass", ""),
+        # as kernel-modules-extra of the image for GPUs may, which has none that a node needs
+        ("kernel_modules", {
+            "/lib/modules/6.1/kernel/sch_fq_pie.ko": "", "/etc/modprobe.d/a.conf": "blacklist sch_fq_pie\n",
+        }, "pass", ""),
         # no kernel here has it, so that nothing is kept away
         ("kernel_modules", {"/etc/modprobe.d/a.conf": "install ena /bin/false\n"}, "pass", ""),
         ("kernel_modules", {

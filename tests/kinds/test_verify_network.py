@@ -116,6 +116,8 @@ INBOUND = [
     (ruleset(chain("input", "drop", [*BASE, (JUMP,)]), chain("", "", [(each, ACCEPT) for each in OPEN])), "pass", ""),
     (ruleset(chain("input", "drop", [*LET_IN, (QUEUE,)])), "pass", ""),
     (ruleset(chain("input", "accept", [(dport(23), DROP)])), "pass", ""),
+    (ruleset(chain("input", "accept", [(dport(23), "last used 5s", DROP)])), "pass", ""),  # nft has no JSON for it
+    (ruleset(chain("input", "accept", [(dport(10250), "last used 5s", DROP)])), "fail", "10250"),
     (ruleset(chain("input", "accept", [(OVER, DROP)])), "pass", ""),
     (ruleset(chain("input", "accept", [(payload("ip", "saddr", "192.0.2.0"), DROP)])), "pass", ""),
     (ruleset(chain("input", "accept", [(NEW_IS_SYN, EST, DROP)], family="ip6")), "pass", ""),

@@ -165,6 +165,23 @@ def test_failed_units(tmp_path: Path) -> None:
     assert [item["found"] for item in finding["evidence"]] == ["failed: Failed to mount /srv", "auto-restart: no CA"]
 
 
+@pytest.mark.parametrize(
+    ("unit", "status"),
+    [
+        ("cri-containerd-1f.scope", "pass"),
+        ("run-r5e.scope", "pass"),
+        ("var-lib-kubelet-pods-6b\\x2d1-volumes-kubernetes.io\\x7esecret-x.mount", "pass"),
+        ("var-lib-kubelet-plugins-kubernetes.io-csi-x-globalmount.mount", "pass"),
+        ("var-lib-kubelet.mount", "fail"),
+        ("var-lib-containerd.mount", "fail"),
+        ("srv-run-containerd.mount", "fail"),
+    ],
+)
+def test_what_pods_leave_failed_is_no_fault_of_the_node(tmp_path: Path, unit: str, status: str) -> None:
+    answers = {LISTED: f"{unit} loaded failed failed x\n", **journal(unit, "Killed")}
+    assert units.failed_units(machine(tmp_path, BOOTED, answers))["status"] == status
+
+
 @pytest.mark.parametrize(("joined", "status"), [(False, "pass"), (True, "fail")])
 def test_nodeadm_may_fail_before_the_node_joins(tmp_path: Path, joined: bool, status: str) -> None:
     files = {**BOOTED, **({units.JOINED: "x"} if joined else {})}
@@ -202,7 +219,13 @@ NODE_FILES: Files = {
     "/etc/kubernetes/pki/server.key": "",
     "/etc/systemd/system/kubelet.service": "",
     "/etc/systemd/network/99-default.link": "",
+    "/etc/systemd/network/wg0.netdev": "",
+    "/etc/kubernetes/registry.json": "",
 }
+SECRETS = (
+    *("/etc/eks/nodeadm.d/secret.yaml", "/etc/kubernetes/pki/server.key", "/etc/kubernetes/registry.json"),
+    *("/etc/kubernetes/kubelet/config.json", "/etc/systemd/network/wg0.netdev"),
+)
 PROGRAMS = ("/usr/bin/kubelet", "/usr/local/aws-cli/v2/bin/aws", "/opt/cni/bin/bridge")
 
 
@@ -212,7 +235,7 @@ def open_node(root: Path) -> probe.Node:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
     with_modes(node, **dict.fromkeys(PROGRAMS, 0o755))
-    return with_modes(node, **{"/etc/eks/nodeadm.d/secret.yaml": 0o600, "/etc/kubernetes/pki/server.key": 0o600})
+    return with_modes(node, **dict.fromkeys(SECRETS, 0o600))
 
 
 def test_an_open_node_with_private_secrets_passes(tmp_path: Path) -> None:

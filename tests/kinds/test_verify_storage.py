@@ -50,11 +50,13 @@ OWN = ROOT_MOUNT + mount_line("/var/lib/kubelet", "rw", "7:1") + mount_line("/va
 @pytest.mark.parametrize(
     ("table", "rooms", "config", "objects"),
     [
-        (ROOT_MOUNT, {"/": (100, 16)}, EKS, []),
-        (ROOT_MOUNT, {"/": (100, 15)}, EKS, ["/var/lib/containerd, /"]),
-        (ROOT_MOUNT, {"/": (100, 9)}, EKS, ["/, /", "/var/lib/containerd, /"]),
+        (ROOT_MOUNT, {"/": (100, 11)}, EKS, []),  # what EKS's configuration leaves out has no threshold
+        (ROOT_MOUNT, {"/": (100, 9)}, EKS, ["/, /"]),
+        (ROOT_MOUNT, {"/": (100, 0)}, EKS, ["/, /", "/var/lib/containerd, /"]),
+        (ROOT_MOUNT, {"/": (100, 15)}, {**EKS, "mergeDefaultEvictionSettings": True}, ["/var/lib/containerd, /"]),
         (OWN, {"/": (100, 50), "/var/lib/kubelet": (100, 10)}, EKS, ["/var/lib/kubelet, /var/lib/kubelet"]),
-        (OWN, {"/var/lib/containerd": (100, 12)}, EKS, ["/var/lib/containerd, /var/lib/containerd"]),
+        (OWN, {"/var/lib/containerd": (100, 12)}, EKS, []),
+        (OWN, {"/var/lib/containerd": (100, 12)}, None, ["/var/lib/containerd, /var/lib/containerd"]),
         (OWN, {"/var/lib/containerd": (100, 12)}, {"evictionHard": {"imagefs.available": "5%"}}, []),
         (ROOT_MOUNT, {"/": (10**9, 2 * 10**8)}, {"evictionHard": {"nodefs.available": "1Gi"}}, ["/, /"]),
         (ROOT_MOUNT, {"/": (100, 14)}, None, ["/var/lib/containerd, /"]),
@@ -113,6 +115,7 @@ def mounted(root: Path, text: str, files: Files | None = None, said: str = "", *
         ("stock", "UUID=1 / xfs defaults 1 1\n", {"UUID_1": "/dev/nvme0n1p1\n"}),
         ("may_be_missing", "UUID=1 /srv xfs nofail 0 0\nLABEL=x /a xfs noauto 0 0\n", {}),
         ("mounted_when_asked_for", "UUID=1 /boot/efi vfat x-systemd.automount 0 2\n", {}),
+        ("a_share", "//files/x /x cifs _netdev 0 0\nfs-1.efs.eu-west-1.amazonaws.com:/ /y nfs4 _netdev 0 0\n", {}),
         ("no_device", "tmpfs /tmp tmpfs noexec 0 0\n", {}),
         ("a_device", "/dev/xvdb /srv xfs\n", {"files": {"/dev/xvdb": ""}}),
         ("a_container", "UUID=1 / xfs defaults 1 1\n", {"files": CONTAINER}),

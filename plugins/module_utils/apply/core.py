@@ -6,9 +6,13 @@ Never imports ``probe``: the audit must not share code with the hand that harden
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import tempfile
+import time
 from typing import Any, Callable, Container, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
@@ -31,6 +35,11 @@ RULES_ARGUMENT: Dict[str, Any] = {
 
 #: Where a module keeps what stood in files of others before it changed them.
 MEMORY = "/var/lib/cisdriver"
+
+#: Begins the name of whatever lies about only while a module is at work.
+TEMPORARY = ".cisdriver-"
+LOCK = "/run/cisdriver.lock"
+_LOCK_SECONDS = 600
 
 
 class Batch:
@@ -108,7 +117,7 @@ class Batch:
         try:
             if self._memory:
                 os.makedirs(os.path.dirname(self._memory_path), mode=0o700, exist_ok=True)
-                self._put(self._memory_path, json.dumps(self._memory, indent=1, sort_keys=True) + "\n", 0o600, None)
+                self.put(self._memory_path, json.dumps(self._memory, indent=1, sort_keys=True) + "\n", 0o600)
             elif os.path.exists(self._memory_path):
                 os.unlink(self._memory_path)
         except OSError as error:
@@ -151,7 +160,7 @@ class Batch:
         self.store()
         try:
             if after:
-                self._put(path, after, mode, validate)
+                self.put(path, after, mode, validate)
             else:
                 os.unlink(path)
         except OSError as error:  # read-only file system, immutable file, full disk
@@ -172,28 +181,51 @@ class Batch:
                 except OSError as error:
                     self.fail(f"{path}: expected mode {mode:04o} or less, cannot be set: {error.strerror}")
 
-    def _put(self, path: str, text: str, mode: int, validate: Optional[Callable[[str], str]]) -> None:
-        directory = os.path.dirname(path)
+    def put(
+        self,
+        path: str,
+        text: str,
+        mode: int = 0o644,
+        validate: Optional[Callable[[str], str]] = None,
+        like: Optional[str] = None,
+    ) -> None:
+        """Put a file in place in one step: a reader, a kill and a power cut meet the old one or the new one, whole.
+
+        It gets the mode, owner and label of ``like``, by default of the file that is there; where there is none,
+        ``mode``. Nothing is left to be done once it is in place: nobody would do it after an interruption. When this
+        returns it is on disk, and so whatever comes after it cannot be there without it. Raises OSError.
+        """
+        directory, like = os.path.dirname(path), path if like is None else like
         os.makedirs(directory, mode=0o755, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".cisdriver-", dir=directory)
+        remove_temporary(directory)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=directory)
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()
+                self._dress(temporary, path, mode, like)
                 os.fsync(file.fileno())
-            os.chmod(temporary, mode)
             problem = validate(temporary) if validate else ""
             if problem:
                 self.fail(f"{path}: the new text is refused, the old one stays: {problem}")
-            new = not os.path.exists(path)
-            if not new:
+            if os.path.exists(path):
                 os.close(os.open(path, os.O_WRONLY))  # an immutable file refuses here, as the error it is
-            self.module.atomic_move(temporary, path)
-            if new:  # to which atomic_move gives the mode of the umask; to others the one they had
-                os.chmod(path, mode)
+            os.rename(temporary, path)
+            sync_directory(directory)
         finally:
             if os.path.exists(temporary):
                 os.unlink(temporary)
+
+    def _dress(self, temporary: str, path: str, mode: int, like: str) -> None:
+        if os.path.exists(like):
+            about = os.stat(like)
+            os.chown(temporary, about.st_uid, about.st_gid)
+            shutil.copystat(like, temporary)  # with access lists and the SELinux label
+            os.utime(temporary)
+            return
+        os.chmod(temporary, mode)
+        if self.module.selinux_enabled():
+            self.module.set_context_if_different(temporary, self.module.selinux_default_context(path), False)
 
     def fail(self, message: str) -> None:
         self.module.fail_json(msg=_text(message), rules=_text(self._rules))
@@ -211,7 +243,50 @@ def batch_module(memory: str = "", **arguments: Any) -> Batch:
     spec = {"rules": RULES_ARGUMENT, **arguments}
     if memory:
         spec["memory"] = {"type": "path", "default": MEMORY}
-    return Batch(AnsibleModule(argument_spec=spec, supports_check_mode=True), memory)
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    if not module.check_mode:
+        _be_alone(module)
+    return Batch(module, memory)
+
+
+def _be_alone(module: AnsibleModule) -> None:
+    """Wait for a module of another run: one whose connection is cut goes on to its end. The lock goes with it."""
+    try:
+        handle = os.open(LOCK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # a chroot without /run: nobody else works there
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > until:
+                module.fail_json(
+                    msg=f"another run has been changing this machine for {_LOCK_SECONDS} s ({LOCK} is held)"
+                )
+            time.sleep(0.2)
+    remove_temporary(tempfile.gettempdir())
+
+
+def remove_temporary(directory: str) -> None:
+    """Take away what a module that was killed left lying in a directory."""
+    for entry in os.scandir(directory):
+        if entry.name.startswith(TEMPORARY) and entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+
+
+def sync_directory(directory: str) -> None:
+    """Bring the names in a directory to disk."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read(path: str) -> str:

@@ -15,11 +15,18 @@ from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply impor
 
 def remember(batch: core.Batch, rule: str, path: str, before: str, after: str) -> None:
     """Note how a rule changes the text of a file; call it before the file is written."""
-    known = {name: now for name, (_was, now) in _of_path(batch, rule, path)}
-    for old, new in _changed(before.splitlines(), after.splitlines()):
+    lines = before.splitlines()
+    known = dict(_of_path(batch, rule, path))
+    # noted by a run that was interrupted before it wrote the file
+    unwritten = [name for name, (was, now) in known.items() if was != now and (not now or _place(lines, now) is None)]
+    for old, new in _changed(lines, after.splitlines()):
+        again = next((name for name in unwritten if known[name] == (old, new)), None)
+        if again is not None:
+            unwritten.remove(again)
+            continue
         # a line of ours that changes again is still the same edit of the line that stood there first
-        name = next((name for name, now in known.items() if now and now == old), f"{path}\t{len(known)}")
-        known[name] = new
+        name = next((name for name, (_was, now) in known.items() if now and now == old), f"{path}\t{len(known)}")
+        known[name] = (old, new)
         batch.remember(rule, name, old, new)
 
 

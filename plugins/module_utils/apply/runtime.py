@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Sequence, Tuple
 
@@ -10,6 +11,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.apply import core
 
 MANAGER = "/run/systemd/system"
+#: What has files to read again is noted here until it has: a boot empties it, and reads all files.
+OWED = "/run/cisdriver"
 CONTAINER_MARKS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 
 #: By any of these a machine is known as a node of a Kubernetes cluster.
@@ -50,6 +53,30 @@ def boot_state(batch: core.Batch, unit: str) -> str:
     if not out.strip() and "No such file or directory" not in err and "not-found" not in err:
         batch.fail(f"systemctl is-enabled {unit}: exit {rc}: {err.strip()}")
     return out.strip() or "not-found"
+
+
+def must_read(batch: core.Batch, reader: str, differs: bool) -> bool:
+    """Whether a unit has to read its files again. Ask before they are written; tell has_read() when it has.
+
+    ``differs``: they are about to change. Else it has to where a run was interrupted after it had changed them.
+    """
+    if not manager_runs():
+        return False
+    note = os.path.join(OWED, reader)
+    if differs:
+        if not batch.module.check_mode:
+            os.makedirs(OWED, mode=0o700, exist_ok=True)
+            os.close(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return True
+    owed = os.path.exists(note)
+    if owed:
+        batch.changed_file(f"{reader} (running)", "with its old configuration\n", "with its new configuration\n")
+    return owed
+
+
+def has_read(reader: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(OWED, reader))
 
 
 def try_restart(batch: core.Batch, unit: str) -> None:

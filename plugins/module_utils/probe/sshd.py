@@ -133,17 +133,26 @@ def _service_options(node: core.Node) -> List[str]:
     """``-o`` options that sshd.service runs sshd with, EC2 Instance Connect's for one."""
     done = node.run("systemctl", "show", "sshd.service", "--property=ExecStart", "--value")
     command = re.search(r"argv\[\]=(.*?) ;", done.out)
-    words = _words(command.group(1)) if done.rc == 0 and command else []
+    words = command.group(1).split() if done.rc == 0 and command else []
     for _number, line in node.lines(ENVIRONMENT):
         if line.startswith("OPTIONS="):
             words += [word for value in _words(line.partition("=")[2]) for word in _words(value)]
-    options: List[str] = []
-    for place, word in enumerate(words):
-        if word == "-o" and place + 1 < len(words):
-            options += ["-o", words[place + 1]]
-        elif word.startswith("-o") and len(word) > 2:
-            options += ["-o", word[2:]]
-    return options
+    return _given(words)
+
+
+def _given(words: List[str]) -> List[str]:
+    """The ``-o`` options among words. systemctl shows no quotes: a value goes on until the next option begins."""
+    options: List[List[str]] = []
+    within = False
+    for word in words:
+        if word.startswith("-o"):
+            options.append([word[2:]] if len(word) > 2 else [])
+            within = True
+        elif word.startswith(("-", "$")):
+            within = False
+        elif within:
+            options[-1].append(word)
+    return [part for value in options if value for part in ("-o", " ".join(value))]
 
 
 def _words(text: str) -> List[str]:
