@@ -24,6 +24,11 @@ SSM_SUDOERS = "/etc/sudoers.d/ssm-agent-users"
 #: shadow's number of days for never (``PASS_MAX_DAYS`` as shipped); accounts made with more do not live to see it.
 NEVER = 99999
 _NO_LOGIN = "/etc/nologin", "/run/nologin"
+_DEFAULT_USER = re.compile(
+    r"(?m)^[ \t]+default_user:[ \t]*\n(?:[ \t]+\S.*\n|[ \t]*\n)*?[ \t]+name:[ \t]*[\"']?([\w.-]+)"
+)
+#: visudo wants a mode that sudo itself does not ask for.
+_MODE_ALONE = "bad permissions, should be mode 0440"
 
 
 def login_user(node: core.Node) -> str:
@@ -32,7 +37,7 @@ def login_user(node: core.Node) -> str:
     if caller not in ("", "root"):
         return caller
     for path in reversed([path for pattern in CLOUD for path in node.glob(pattern)]):
-        block = re.search(r"(?m)^\s+default_user:\s*\n(?:\s+.*\n)*?\s+name:\s*[\"']?([\w.-]+)", node.read(path) or "")
+        block = _DEFAULT_USER.search(node.read(path) or "")
         if block:
             return block.group(1)
     return DEFAULT_USER
@@ -163,8 +168,9 @@ def sudo(node: core.Node) -> core.Finding:
     if done.rc == 127:
         raise core.ProbeError(f"visudo -c: {done.err}")
     said = [line for line in (done.err + done.out).splitlines() if line.strip() and not line.endswith(": parsed OK")]
+    ok = done.rc == 0 or (bool(said) and all(line.endswith(_MODE_ALONE) for line in said))
     found = "valid" if done.rc == 0 else " ".join(said).strip() or f"exit {done.rc}"
-    items = [core.evidence("visudo -c", "valid", found, done.rc == 0, "/etc/sudoers")]
+    items = [core.evidence("visudo -c", "valid", found, ok, "/etc/sudoers")]
     items += _becomes_root(node, login_user(node))
     return core.verdict(items)
 

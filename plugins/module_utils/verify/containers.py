@@ -91,7 +91,7 @@ def _try(node: core.Node, stack: contextlib.ExitStack, items: List[core.Evidence
     with pods.Listener("outside", namespace=outside.namespace) as listener:
         items.append(_reaches(runtime, "an address beyond the node", outside.address, listener))
     if own:
-        with pods.Listener("the node", port=_free_port()) as listener:
+        with pods.Listener("the node", port=_free_port(node)) as listener:
             items.append(_reaches(runtime, "the node", own, listener))
 
 
@@ -103,7 +103,7 @@ def _wire(node: core.Node, stack: contextlib.ExitStack) -> Tuple[Wiring, str]:
         why = f"wired as the VPC CNI does: no plugin bridge in {', '.join(cni.directories(node))}"
         return Wiring(made.address, None, why), made.namespace
     made = stack.enter_context(pods.namespace(node, _POD))
-    port = _free_port() if plugins.portmap else None
+    port = _free_port(node) if plugins.portmap else None
     address = stack.enter_context(cni.wired(node, plugins, made.namespace, {port: _INSIDE} if port else {}))
     return Wiring(address, port, f"by {plugins.directory}/bridge{' and portmap' if port else ''}"), made.namespace
 
@@ -125,10 +125,15 @@ def _answer(word: str, why: str, expected: str) -> Tuple[str, bool]:
     return ("answers", True) if word == expected else (word or why, False)
 
 
-def _free_port() -> int:
-    """Raises ProbeError when a hundred that were tried are taken."""
+def _free_port(node: core.Node) -> int:
+    """One that no program listens on and no Service of the cluster has, whose packets go elsewhere though no program
+    holds its port: kube-proxy's rules name it, and by IPVS or eBPF it answers. Raises ProbeError after a hundred."""
+    rules = node.run("iptables-save").out + node.run("nft", "-j", "list", "ruleset").out
+    own = facts.primary_interface(node).address
     for _attempt in range(100):
         port = random.randint(*_NODE_PORTS)
+        if re.search(rf"\b{port}\b", rules) or (own and pods.answers(own, port)):
+            continue
         with socket.socket() as tried, contextlib.suppress(OSError):
             tried.bind(("", port))
             return port
@@ -151,12 +156,18 @@ def selinux_labels(node: core.Node) -> core.Finding:
         return core.not_applicable("in a container or chroot SELinux is another machine's")
     if mode == "disabled":
         return core.not_applicable("the kernel runs without SELinux")
+    if mode != "enforcing" and not _will_enforce(node):
+        return core.not_applicable("SELinux is permissive, now and at the next boot: it refuses nothing")
     items = list(_labels(node))
     if not items:
         return core.not_applicable("there is neither kubelet nor containerd on this machine")
     if mode == "enforcing":
         items.append(_labels_containers(node))
     return core.verdict(items)
+
+
+def _will_enforce(node: core.Node) -> bool:
+    return re.search(r"(?mi)^SELINUX=\s*enforcing\b", node.read(selinux.CONFIG) or "") is not None
 
 
 def _labels(node: core.Node) -> Iterator[core.Evidence]:

@@ -201,6 +201,8 @@ def _step(expressions: List[Mapping[str, Any]], packet: Packet, elements: Callab
     applies: Optional[bool] = True
     verdict, target = "", ""
     for each in expressions:
+        if not isinstance(each, Mapping):  # a statement that nft has no JSON for: it neither matches nor decides
+            continue
         name, said = next(iter(each.items()))
         if name in _VERDICTS:
             verdict, target = name, said["target"] if name in ("jump", "goto") else ""

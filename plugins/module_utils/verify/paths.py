@@ -40,7 +40,8 @@ OPEN = (
     Open("/etc/cni/net.d", "agents of network plugins"),
     Open("/etc/containerd", "agents and build steps"),
     Open("/etc/kubernetes", "agents and build steps"),
-    Open("/etc/kubernetes/*", "agents and build steps"),
+    Open("/etc/kubernetes/kubelet", "agents and build steps"),
+    Open("/etc/kubernetes/manifests", "agents and build steps"),
     Open("/etc/eks", "build steps and log collectors"),
     Open("/etc/eks/**/*", "build steps and log collectors"),
     Open("/etc/systemd/system", "systemctl for users"),
@@ -66,9 +67,9 @@ OPEN = (
     Open("/etc/pki/tls/certs/ca-bundle.crt", "programs and pods that trust the node's certificates"),
     Open("/etc/ssl/certs", "pods that mount the node's certificates"),
 )
-#: NodeConfig files and keys may hold secrets.
-_PRIVATE = ("/etc/eks/nodeadm.d/", "/etc/kubernetes/pki/", "/etc/kubernetes/kubelet/")
-_PRIVATE_ENDS = (".key", ".pem", "kubeconfig")
+#: NodeConfig files, keys and what describes a tunnel may hold secrets.
+_PRIVATE = ("/etc/eks/nodeadm.d/",)
+_PRIVATE_ENDS = (".key", ".pem", ".netdev", "kubeconfig")
 
 
 @check(

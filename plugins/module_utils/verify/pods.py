@@ -178,6 +178,13 @@ def hear(address: str, port: int, namespace: Optional[str] = None) -> Tuple[str,
             return "", str(error)
 
 
+def answers(address: str, port: int) -> bool:
+    """Whether somebody lets us connect there already."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
+
+
 def _word(address: str, port: int) -> str:
     with socket.create_connection((address, port), timeout=PATIENCE) as connection:
         return connection.makefile(encoding="utf-8", errors="replace").read()

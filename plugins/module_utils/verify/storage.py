@@ -88,9 +88,13 @@ def measure(node: core.Node, path: str, what: str) -> Room:
 
 
 def eviction(node: core.Node) -> Dict[str, Tuple[str, str]]:
-    """``{signal: (threshold, where it is said)}``; a signal that the configuration leaves out has its default."""
+    """``{signal: (threshold, where it is said)}``. A configuration that names any signal, as nodeadm's does, leaves the
+    others without a threshold unless it asks for the defaults: then they only must not be used up."""
+    configuration = facts.kubelet_configuration(node)
+    said = configuration.get("evictionHard") or {}
+    if said and not configuration.get("mergeDefaultEvictionSettings"):
+        return {signal: (str(said.get(signal, "0%")), facts.KUBELET) for signal in EVICTION}
     found = {signal: (value, "the kubelet's default") for signal, value in EVICTION.items()}
-    said = facts.kubelet_configuration(node).get("evictionHard") or {}
     found.update({signal: (str(value), facts.KUBELET) for signal, value in said.items() if signal in EVICTION})
     return found
 
@@ -142,7 +146,7 @@ def _presence(node: core.Node, device: str) -> Optional[str]:
         if done.rc == 0:
             return done.out.strip() or "there"
         return "not looked at: in a container the devices are the host's" if node.in_container() else None
-    if device.startswith("/"):
+    if device.startswith("/") and not device.startswith("//"):  # two name a share of another machine
         return "there" if node.exists(device) else None
     return f"no device: {device}" if "=" not in device else None
 

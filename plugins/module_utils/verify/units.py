@@ -36,6 +36,8 @@ ENABLED = (
     "chronyd.service",
     "systemd-networkd.service",
 )
+#: What containers and mounts of pods leave behind when they end badly, which is no fault of the node's.
+OF_PODS = re.compile(r".*\.scope|(var-lib-kubelet-(pods|plugins)|run-containerd)-.*\.mount")
 #: Written when the node joins; before it nodeadm has nothing to read and fails, as on a machine that is baked.
 JOINED = "/var/lib/kubelet/kubeconfig"
 
@@ -121,6 +123,8 @@ def _failed(node: core.Node, unit: str, state: str) -> core.Evidence:
     expected, ok = "not failed", False
     if unit.startswith("nodeadm-") and not node.exists(JOINED):
         expected, ok = "failed or not: it has no NodeConfig to read before the node joins a cluster", True
+    if OF_PODS.fullmatch(unit):
+        expected, ok = "failed or not: it is a pod's or a session's", True
     if unit in node.memo.get("failed_before", ()):
         expected, ok = "failed or not: it had failed before", True
     return core.evidence(unit, expected, f"{state}: {_last_word(node, unit)}", ok, f"journalctl -u {unit}")
