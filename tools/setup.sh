@@ -8,7 +8,11 @@ venv=$1 extras=$2
 # netavark and iptables are what podman maps ports with; debootstrap checks signatures with gpgv and the keyring
 packages=(podman runc netavark iptables debootstrap gpgv debian-archive-keyring packer openssh-client python3-venv)
 programs=(podman runc iptables debootstrap gpgv packer ssh)
-case ",$extras," in *,dev,*) packages+=(shellcheck git) programs+=(shellcheck git) ;; esac
+case ",$extras," in *,dev,*)
+    # a virtual machine is run by qemu, and debugfs reads its boot entry
+    packages+=(shellcheck git qemu-system-x86 e2fsprogs) programs+=(shellcheck git qemu-system-x86_64 debugfs)
+    ;;
+esac
 
 missing=()
 for program in "${programs[@]}"; do

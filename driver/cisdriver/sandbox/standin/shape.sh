@@ -28,6 +28,7 @@ remove_debian() {
     rm -f /usr/lib/sysusers.d/{basic,dbus,openssh*}.conf /usr/lib/tmpfiles.d/{debian,tmp,passwd,rpcbind}.conf
     # These reach into the machine's kernel: binfmt_misc is not the container's own, rpc_pipefs is not there at all.
     rm -f /usr/lib/systemd/system/*/{proc-sys-fs-binfmt_misc.automount,systemd-binfmt.service} /usr/lib/systemd/system-generators/{rpc-pipefs,nfs-server}-generator
+    rm -rf /usr/lib/modprobe.d/fbdev-blacklist.conf /etc/udev/udev.conf /usr/lib/udev/hwdb.{d,bin} /usr/lib/systemd/system/cni-dhcp.* /usr/share/standin/vm
     rm -rf /usr/games /var/backups /var/local /var/mail /var/spool/mail /var/log/{apt,dpkg.log,bootstrap.log,alternatives.log,audit,faillog,README,runit} /boot/grub
 }
 
@@ -81,6 +82,13 @@ lay_links() {
     : > /boot/vmlinuz-6.12.73-95.123.amzn2023.x86_64
     : > /boot/initramfs-6.12.73-95.123.amzn2023.x86_64.img
     grub2-editenv /boot/grub2/grubenv create
+}
+
+# The programs of the upstream plugins; the stand-in joins a cluster whose CNI plugin brings them.
+keep_cni() {
+    mkdir -p $lib/cni
+    mv /usr/lib/cni/{bridge,host-local,loopback,portmap} $lib/cni/
+    rm -rf /usr/lib/cni
 }
 
 # The real program stays; the shim in front of it is named in docs/stand-in.md.
@@ -185,6 +193,7 @@ remove_debian
 lay_tree
 accounts
 put_shims
+keep_cni
 lay_links
 modes
 settings
