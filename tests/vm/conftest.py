@@ -142,9 +142,12 @@ def outside() -> Iterator[int]:
         server.server_close()
 
 
-def changed(said: str) -> int:
-    """How many tasks changed something, by the recap of a play."""
-    return sum(int(number) for number in re.findall(r"\bchanged=(\d+)", said))
+def changed_tasks(said: str) -> set[str]:
+    """The tasks that changed something, as ``role : task``, by what a play said."""
+    tasks = re.split(r"^TASK \[(?:cisdriver\.amazon_linux\.)?(.*)\] \**$", said, flags=re.M)
+    return {
+        name for name, output in zip(tasks[1::2], tasks[2::2], strict=True) if re.search(r"^changed: ", output, re.M)
+    }
 
 
 @pytest.fixture(scope="session")
