@@ -46,10 +46,11 @@ MANIFEST = (
     "find /etc -xdev -printf '%p %y %m %u %g %l\\n' | sort;"
     " find /etc -xdev -type f -print0 | sort -z | xargs -0 sha256sum"
 )
-#: What is in force: the kernel's line and values, audit rules, packet filter, mounts, units.
+#: What is in force: the kernel's arguments and values, audit rules, mounts, units. Not what pods leave behind.
 STATE = (
-    "cat /proc/cmdline; auditctl -l; nft list ruleset; getenforce;"
-    " findmnt -rn -o TARGET,OPTIONS -t ext4,xfs,tmpfs | sort; systemctl list-unit-files --no-legend;"
+    "xargs -n 1 < /proc/cmdline | sort; auditctl -l; getenforce;"
+    " findmnt -rn -o TARGET,OPTIONS -t ext4,xfs | sort; findmnt -rn -o TARGET,OPTIONS /tmp /dev/shm;"
+    " systemctl list-unit-files --no-legend --state=enabled,disabled,static,masked;"
     " grep -rhoE '^[a-z0-9._]+' /etc/sysctl.d | sort -u | xargs sysctl -e 2>/dev/null"
 )
 #: Topics of a hardening run, and where in each the power goes.
@@ -102,7 +103,9 @@ def test_partitions_are_found_by_label_at_boot(story: Story) -> None:
 
 def test_it_comes_back_when_the_power_goes_in_the_middle_of_hardening(story: Story) -> None:
     """tests/interruption stops runs on containers at forty points; here the disk is one, and so is the boot."""
-    run = interrupt.Run(story.machine, story.folder)
+    folder = story.folder / "cuts"
+    folder.mkdir()
+    run = interrupt.Run(story.machine, folder)
     story.kept["cuts"] = [story.texts()]
     problems = []
     with story.step("power cuts") as words:
