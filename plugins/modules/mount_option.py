@@ -56,9 +56,9 @@ MOUNTINFO = "/proc/self/mountinfo"
 UNITS = "/etc/systemd/system"
 OTHER_ADMIN_UNITS = ("/run/systemd/system",)
 VENDOR_UNITS = ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
-#: Sorts after any name an administrator is likely to choose: the last Options= wins.
 #: What of systemd has to read its files again, as runtime.must_read() notes it.
 MOUNT_UNITS = "mount-units"
+#: Sorts after any name an administrator is likely to choose: the last Options= wins.
 DROPIN = "zz-cis.conf"
 #: Mounted by systemd itself with these; no unit of theirs is read in time.
 API_MOUNTS = {"/dev/shm": ["nosuid", "nodev"]}

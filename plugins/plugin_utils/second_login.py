@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 NAME = "second_login"
 TITLE = "A new login gets in, and sudo works in it"
-WHY = "Nobody gets in any more, and whoever is logged in already notices nothing of it."
+WHY = "Nobody gets in any more, and whoever is logged in already notices nothing of it"
 #: Seconds for the whole login, well above what PAM's delays come to.
 TIMEOUT = 90
 _IN = "cisdriver: logged in"
