@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "driver"))
@@ -18,6 +19,17 @@ from cisdriver.sandbox import node as nodes
 from cisdriver.sandbox import standin
 
 StartNode = Callable[..., nodes.Node]
+
+
+class ByFileOrScenario(LoadFileScheduling):
+    """A file to one worker; each Molecule scenario by itself, as they share nothing and take minutes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if "::test_scenario[" in nodeid else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling | None:
+    return ByFileOrScenario(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def _needs_podman() -> None:

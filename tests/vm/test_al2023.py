@@ -202,7 +202,8 @@ def test_what_only_a_kernel_shows_is_broken_and_mended(story: Story) -> None:
     with story.step("break, audit, mend, audit") as words:
         story.machine.exec(" && ".join(command for command, _ in BREAKS.values()), check=True)
         broken = story.audit(*BREAKS)
-        again = changed_tasks(story.play("cisdriver.amazon_linux.harden", "--tags", ",".join(BREAKS)))
+        # With the topics that lost power: the first run after it left them nothing to mend.
+        again = changed_tasks(story.play("cisdriver.amazon_linux.harden", "--tags", ",".join([*BREAKS, *CUTS])))
         mended = story.audit(*BREAKS)
         words.append(f"{len(BREAKS)} rules")
     assert {slug: one["status"] for slug, one in broken.items()} == dict.fromkeys(BREAKS, "fail")
