@@ -2,7 +2,7 @@
 
 Ansible is not there; the module's own main() is not used, so its one import of Ansible is stood in for.
 Usage: python3 inside.py DIRECTORY_OF_ANSIBLE_COLLECTIONS < plan.json
-A plan that is null asks for the checks of verify_node instead, as a list.
+A plan ``{"checks": [name, ...]}`` asks for these checks of verify_node instead, and gives a list.
 """
 
 import json
@@ -15,8 +15,13 @@ for name in ("ansible", "ansible.module_utils", "ansible.module_utils.basic"):
 sys.modules["ansible.module_utils.basic"].AnsibleModule = None
 
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.probe import core
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.verify import core as checks
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.verify import registry
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import audit
 
 plan = json.load(sys.stdin)
-json.dump(registry.run_all(core.Node()) if plan is None else audit.audit(core.Node(), plan), sys.stdout)
+node = core.Node()
+if "checks" in plan:
+    json.dump([checks.run(node, registry.CHECKS[name]) for name in plan["checks"]], sys.stdout)
+else:
+    json.dump(audit.audit(node, plan), sys.stdout)

@@ -58,7 +58,9 @@ CUTS = {
     "mounts": interrupt.Step("after rename", r" -> /etc/fstab$"),
     "ssh": interrupt.Step("before rename", r" -> /etc/ssh/sshd_config"),
 }
-FILL = "dd if=/dev/zero of=$1/fill bs=1M 2>/dev/null; dd if=/dev/zero of=$1/fill2 bs=4k 2>/dev/null"
+#: Room is taken without a write as long as there are 8 MiB, then written full.
+FILL = """fallocate -l $(($(df --output=avail -B1 "$1" | tail -n 1) - 8388608)) "$1/fill"
+dd if=/dev/zero of="$1/fill2" bs=1M 2>/dev/null; dd if=/dev/zero of="$1/fill3" bs=4k 2>/dev/null"""
 
 
 def test_a_stock_node_boots_on_its_own_kernel(story: Story) -> None:
@@ -153,7 +155,10 @@ def test_the_audit_has_no_finding_that_is_not_accepted(story: Story) -> None:
     with story.step("audit") as words:
         story.play("cisdriver.amazon_linux.audit", "-e", f"cis_results_path={results}")
         document = json.loads(results.read_text())
-        words.append(json.dumps(document["summary"]))
+        counts = document["summary"]["counts"]
+        words.append(
+            f"{counts['pass']} pass, {len(document['summary']['exceptions'])} of {counts['fail']} fails accepted"
+        )
     found = {
         one["id"]: one["reason"]
         for one in document["results"]
