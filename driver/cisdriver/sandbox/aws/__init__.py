@@ -6,6 +6,7 @@ what neither knows, and starts a stand-in machine for each instance. ``docs/sand
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -24,6 +26,9 @@ from .machines import free_port
 
 PODMAN = "cisdriver.sandbox.aws.podman:PodmanMachines"
 _CLOSE_SECONDS = 60
+_ENDPOINT = "endpoint.json"
+#: How long a kept sandbox waits for another request before it ends by itself, in seconds.
+IDLE_SECONDS = 3600
 
 
 class SandboxError(Exception):
@@ -52,11 +57,16 @@ class Sandbox:
     """The embedded AWS as a context manager.
 
     ``machines`` names the class of machines, ``settings`` its arguments: for ``PODMAN`` see ``podman.py``.
+
+    With ``keep``, a directory, the account outlives its owner: the next ``Sandbox`` that keeps the same directory finds
+    it as it was left. It ends by ``end()``, or when it was asked nothing for ``IDLE_SECONDS``.
     """
 
-    def __init__(self, region: str = "eu-central-1", machines: str = PODMAN, **settings: Any) -> None:
+    def __init__(
+        self, region: str = "eu-central-1", machines: str = PODMAN, keep: Path | None = None, **settings: Any
+    ) -> None:
         self.region = region
-        self._machines, self._settings = machines, settings
+        self._machines, self._settings, self._keep = machines, settings, keep
         self._process: subprocess.Popen[str] | None = None
         self._directory: Path | None = None
         self._url = ""
@@ -69,7 +79,13 @@ class Sandbox:
 
     def start(self) -> Endpoint:
         """Start the process and furnish the account. Raises SandboxError with the process's last words."""
-        self._directory = Path(tempfile.mkdtemp(prefix="cisdriver-aws-"))
+        if self._keep is not None:
+            found = self.kept(self._keep)
+            if found is not None:
+                return self._attach(found)
+            shutil.rmtree(self._keep, ignore_errors=True)  # what a killed one has left
+            self._keep.mkdir(parents=True)
+        self._directory = self._keep.absolute() if self._keep else Path(tempfile.mkdtemp(prefix="cisdriver-aws-"))
         ssh_port = free_port()
         try:
             self._process = self._spawn()
@@ -79,16 +95,54 @@ class Sandbox:
                 "ssh_port": ssh_port,
                 "machines": self._machines,
                 "settings": self._settings,
+                "idle": IDLE_SECONDS if self._keep else None,
             }
             assert self._process.stdin is not None
             assert self._process.stdout is not None
             self._process.stdin.write(json.dumps(options) + "\n")
             self._process.stdin.flush()
             self._url = _first_line(self._process.stdout, self._log())["url"]
-            return self._furnish(ssh_port)
+            endpoint = self._furnish(ssh_port)
+            if self._keep:
+                (self._directory / _ENDPOINT).write_text(json.dumps(asdict(endpoint)), encoding="utf-8")
+                self._process.stdin.write("kept\n")
+                self._process.stdin.flush()
+            return endpoint
         except BaseException:
-            self.close()
+            self._end()
             raise
+
+    def _attach(self, found: Endpoint) -> Endpoint:
+        if found.region != self.region:
+            raise SandboxError(f"the sandbox that is kept in {self._keep} is of {found.region}, not of {self.region}")
+        assert self._keep is not None
+        self._directory, self._url = self._keep.absolute(), found.url
+        return found
+
+    @staticmethod
+    def kept(keep: Path) -> Endpoint | None:
+        """The account that is kept in a directory, or None where none answers."""
+        try:
+            endpoint = Endpoint(**json.loads((keep / _ENDPOINT).read_text(encoding="utf-8")))
+            with urllib.request.urlopen(f"{endpoint.url}/_sandbox/directory", timeout=30) as reply:
+                return endpoint if Path(json.load(reply)) == keep.absolute() else None
+        except (OSError, ValueError, TypeError):
+            return None
+
+    @classmethod
+    def end(cls, keep: Path) -> bool:
+        """End the account that is kept in a directory, machines and all. False where there is none."""
+        found = cls.kept(keep)
+        if found is None:
+            return False
+        with urllib.request.urlopen(f"{found.url}/_sandbox/end", b"{}", timeout=30):
+            pass
+        end = time.monotonic() + _CLOSE_SECONDS
+        while keep.exists():  # the last it does
+            if time.monotonic() > end:
+                raise SandboxError(f"the sandbox in {keep} does not end; its log is there")
+            time.sleep(0.1)
+        return True
 
     def requests(self, service: str | None = None, operation: str | None = None) -> list[dict[str, Any]]:
         """The requests so far, oldest first.
@@ -112,14 +166,34 @@ class Sandbox:
         return found
 
     def fail(
-        self, service: str, operation: str, code: str, message: str = "", times: int = 1, status: int = 400
+        self,
+        service: str,
+        operation: str,
+        code: str,
+        message: str = "",
+        times: int = 1,
+        status: int = 400,
+        match: dict[str, Any] | None = None,
     ) -> None:
-        """Answer the next ``times`` requests of ``operation`` with an error."""
+        """Answer the next ``times`` requests of ``operation`` with an error.
+
+        ``match`` narrows it to requests whose parameters have these values, e.g. ``{"addonName": "coredns"}``.
+        """
         fault = {"service": service, "operation": operation, "code": code, "message": message or code}
-        self._ask("faults", {**fault, "times": times, "status": status})
+        self._ask("faults", {**fault, "times": times, "status": status, "match": match or {}})
 
     def close(self) -> None:
-        """End the process; its machines and their images go with it. Safe to call twice."""
+        """End the process; its machines and their images go with it. Safe to call twice. One that is kept goes on."""
+        if self._keep is None:
+            self._end()
+        elif self._process is not None:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
+            self._process = None
+
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin is not None
@@ -127,7 +201,7 @@ class Sandbox:
             process.stdin.close()
             try:
                 # One that is not ready has no machines yet, but may be building their image for minutes to come.
-                process.wait(_CLOSE_SECONDS if self._url else 0)
+                process.wait(_CLOSE_SECONDS if self._url and not self._keep else 0)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -17,6 +17,7 @@ _RESERVED = "aws:"
 class SandboxAmi(Ami):
     """An image with the root device, block devices and snapshots of its instance; moto's always has one of 15 GiB."""
 
+    base: str  # the published image it was baked from, at whatever remove
     mappings: list[dict[str, Any]]
     imds_support: str | None
     deprecation_time: str | None
@@ -43,15 +44,6 @@ def refuse_reserved_tags(_world: World, call: Call) -> Reply | None:
     return None
 
 
-def refuse_group_in_use(world: World, call: Call) -> Reply | None:
-    """moto deletes the group of a running instance; AWS does not, and the order of a clean-up depends on it."""
-    group = call.parameters.get("GroupId")
-    for instance in _live_instances(world, call):
-        if any(one.id == group for one in instance.security_groups):
-            raise AwsError(400, "DependencyViolation", f"resource {group} has a dependent object")
-    return None
-
-
 def refuse_snapshot_in_use(world: World, call: Call) -> Reply | None:
     snapshot = call.parameters["SnapshotId"]
     for image in world.ec2(call.region).amis.values():
@@ -59,11 +51,6 @@ def refuse_snapshot_in_use(world: World, call: Call) -> Reply | None:
             text = f"The snapshot {snapshot} is currently in use by {image.id}"
             raise AwsError(400, "InvalidSnapshot.InUse", text)
     return None
-
-
-def _live_instances(world: World, call: Call) -> list[Any]:
-    reservations = world.ec2(call.region).reservations.values()
-    return [one for group in reservations for one in group.instances if one._state.name != "terminated"]
 
 
 def check_image_attribute(_world: World, call: Call) -> Reply | None:
@@ -93,6 +80,7 @@ def complete_image(world: World, call: Call, reply: Reply) -> None:
     image.__class__ = SandboxAmi
     image.root_device_type, image.root_device_name = "ebs", source.root_device_name
     image.hypervisor, image.imds_support, image.deprecation_time = "xen", None, None
+    image.base = getattr(source, "base", source.id)
     image.mappings = []
     for number, (device, attached) in enumerate(sorted(instance.block_device_mapping.items())):
         volume = backend.volumes[attached.volume_id]
@@ -168,8 +156,13 @@ def reboot_machines(world: World, call: Call, _reply: Reply) -> None:
 
 
 def remove_machines(world: World, call: Call, _reply: Reply) -> None:
+    """The machine, and the interface it was started with, which moto keeps."""
+    backend = world.ec2(call.region)
     for identity in call.parameters["InstanceIds"]:
         world.machines.remove(identity)
+        for interface in backend.get_instance(identity).nics.values():
+            if interface.device_index == 0:
+                backend.enis.pop(interface.id, None)
 
 
 def _own_image(world: World, call: Call) -> Any:
@@ -183,7 +176,6 @@ def _own_image(world: World, call: Call) -> Any:
 BEFORE: dict[tuple[str, str], Before] = {
     ("ec2", "CreateImage"): refuse_taken_name,
     ("ec2", "CreateTags"): refuse_reserved_tags,
-    ("ec2", "DeleteSecurityGroup"): refuse_group_in_use,
     ("ec2", "DeleteSnapshot"): refuse_snapshot_in_use,
     ("ec2", "ModifyImageAttribute"): check_image_attribute,
     ("ec2", "EnableImageDeprecation"): enable_image_deprecation,

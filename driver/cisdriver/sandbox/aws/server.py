@@ -1,8 +1,9 @@
 """The process that is AWS: started by ``Sandbox``, gone when ``Sandbox`` is.
 
 Reads one JSON line (``Options``) from stdin, answers one on stdout, ``{"url"}`` or ``{"error"}``, and serves until
-stdin closes, which it does when the owner closes it or dies, however it dies. Runs in a session of its own, so that
-the Ctrl-C that stops a bake does not take AWS away before the bake has swept up.
+stdin closes, which it does when the owner closes it or dies, however it dies. One that is kept serves until it is told
+to end, or has been asked nothing for long. Runs in a session of its own, so that the Ctrl-C that stops a bake does not
+take AWS away before the bake has swept up.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Options:
-    """What the owner asks for. ``machines`` names a class as ``module:Class``; ``settings`` are its arguments."""
+    """What the owner asks for. ``machines`` names a class as ``module:Class``; ``settings`` are its arguments.
+
+    ``idle``: seconds without a request after which one that is kept ends; None for one that its owner ends.
+    """
 
     directory: str
     region: str
     ssh_port: int
     machines: str
     settings: dict[str, Any]
+    idle: float | None
 
 
 def main() -> None:
@@ -55,7 +60,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         print(json.dumps({"url": f"http://127.0.0.1:{server.server_port}"}), flush=True)
-        sys.stdin.read()
+        if options.idle is None:
+            sys.stdin.read()
+        elif sys.stdin.readline():  # the owner has noted where we are; one that died before can never find us again
+            layer.wait(options.idle)
     finally:
         server.shutdown()
         machines.close()

@@ -1,7 +1,8 @@
 """AWS requests and replies between bytes and plain values, as botocore's models describe them.
 
-Three protocols: ``ec2`` (EC2), ``query`` (STS, IAM) and ``json`` (SSM, KMS). A value that the model does not
-name is never dropped: it stands in ``unknown``, for the layer to refuse.
+Four protocols: ``ec2`` (EC2), ``query`` (STS, IAM, CloudFormation), ``json`` (SSM, KMS, Logs, Pricing) and
+``rest-json`` (EKS). A value that the model does not name is never dropped: it stands in ``unknown``, for the
+layer to refuse.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl, unquote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -24,6 +25,9 @@ from botocore.utils import parse_timestamp
 #: Form fields every query request carries beside its parameters.
 _ENVELOPE = {"Action", "Version"}
 _SCOPE = re.compile(r"Credential=(?P<key>[^/]+)/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+#: What stands for a label in a URI of the model, ``{name}`` or, reaching over slashes, ``{name+}``.
+_LABEL = re.compile(r"\{(\w+)(\+?)\}")
+_JSON_TYPES = {"json": "application/x-amz-json-1.1", "rest-json": "application/json"}
 _ABSENT = object()
 
 
@@ -33,6 +37,19 @@ class WireError(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
+
+
+@dataclass(frozen=True)
+class Request:
+    """What of an HTTP request says which operation is meant, and with what.
+
+    ``uri`` is path and query as they were sent, still percent-encoded: an ARN in a path has slashes of its own.
+    """
+
+    method: str
+    uri: str
+    target: str
+    body: bytes
 
 
 @dataclass
@@ -67,29 +84,89 @@ def scope(authorization: str) -> tuple[str, str]:
     return found["service"], found["region"]
 
 
-def read_call(service: str, region: str, target: str, body: bytes) -> Call:
-    """The call in a request. ``target`` is the X-Amz-Target header, for the json protocol.
+def error_status(service: str, code: str) -> int:
+    """The HTTP status that the model gives an error; 400 where it says nothing."""
+    shapes = {shape.name: shape for shape in service_model(service).error_shapes}
+    error = shapes[code].metadata.get("error", {}) if code in shapes else {}
+    return int(error.get("httpStatusCode", 400))
 
-    Raises WireError for an operation that botocore's model of the service does not have.
+
+def read_call(service: str, region: str, request: Request) -> Call:
+    """The call in a request.
+
+    Raises WireError for an operation that botocore's model of the service does not have, and for a body that is no
+    JSON where JSON is due.
     """
-    model = service_model(service)
-    if protocol(service) == "json":
-        operation, fields = target.rpartition(".")[2], {}
+    model, kind = service_model(service), protocol(service)
+    if kind == "rest-json":
+        return _read_rest(service, region, request)
+    if kind == "json":
+        operation, fields = request.target.rpartition(".")[2], {}
     else:
-        fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        fields = dict(parse_qsl(request.body.decode(), keep_blank_values=True))
         operation = fields.get("Action", "")
     if operation not in model.operation_names:
         raise WireError(400, "InvalidAction", f"{service} has no operation {operation!r}")
     call = Call(service, operation, region, {})
     shape = model.operation_model(operation).input_shape
-    if protocol(service) == "json":
-        call.parameters = _from_json(shape, json.loads(body or b"{}"), call.unknown, "")
+    if kind == "json":
+        call.parameters = _from_json(shape, _load(request.body), call.unknown, "")
     elif shape is not None:
         used: set[str] = set(_ENVELOPE)
-        found = _from_form(shape, fields, "", used, protocol(service) == "ec2")
+        found = _from_form(shape, fields, "", used, kind == "ec2")
         call.parameters = {} if found is _ABSENT else found
         call.unknown = sorted(set(fields) - used)
     return call
+
+
+@cache
+def _routes(service: str) -> list[tuple[str, re.Pattern[str], str]]:
+    """Method, pattern of the path, and operation; what has fewer labels comes first."""
+    model, found = service_model(service), []
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        path = http["requestUri"].partition("?")[0]
+        pattern = _LABEL.sub(lambda label: f"(?P<{label[1]}>{'.+' if label[2] else '[^/]+'})", path)
+        found.append((path.count("{"), http["method"], re.compile(pattern), name))
+    return [(method, pattern, name) for _, method, pattern, name in sorted(found, key=lambda one: one[0])]
+
+
+def _read_rest(service: str, region: str, request: Request) -> Call:
+    """Labels of the path, the query string, and the body's JSON together are the parameters."""
+    path, _, query = request.uri.partition("?")
+    routes = [(pattern.fullmatch(path), name) for method, pattern, name in _routes(service) if method == request.method]
+    labels, operation = next(((found, name) for found, name in routes if found), (None, ""))
+    if labels is None:
+        raise WireError(404, "UnknownOperationException", f"{service} has no operation at {request.method} {path}")
+    call = Call(service, operation, region, {})
+    shape = call.model.input_shape
+    if shape is None:
+        return call
+    call.parameters = _from_json(shape, _load(request.body), call.unknown, "")
+    values = parse_qs(query, keep_blank_values=True)
+    for name, member in shape.members.items():
+        location, key = member.serialization.get("location"), member.serialization.get("name", name)
+        if location is None:
+            continue
+        if name in call.parameters:
+            call.unknown.append(f"{name} (in the body)")
+        if location == "uri":
+            call.parameters[name] = _scalar(member, unquote(labels[key]))
+        elif location != "querystring" or isinstance(member, MapShape):
+            raise NotImplementedError(f"{location} member {name} of {operation}")
+        elif key in values:
+            found = values.pop(key)
+            call.parameters[name] = found if isinstance(member, ListShape) else _scalar(member, found[-1])
+    call.unknown += sorted(values)
+    return call
+
+
+def _load(body: bytes) -> Any:
+    """The JSON of a body. Raises WireError where there is none."""
+    try:
+        return json.loads(body or b"{}")
+    except ValueError as error:
+        raise WireError(400, "SerializationException", f"the body is no JSON: {error}") from error
 
 
 def _from_form(shape: Shape, fields: dict[str, str], prefix: str, used: set[str], ec2: bool) -> Any:
@@ -180,7 +257,7 @@ def read_reply(call: Call, body: bytes) -> tuple[dict[str, Any], list[str]]:
     """A successful reply's value, and the members of it that the model does not have."""
     shape = call.model.output_shape
     unknown: list[str] = []
-    if protocol(call.service) == "json":
+    if protocol(call.service) in _JSON_TYPES:
         value = json.loads(body or b"{}")
         return (_from_json(shape, value, unknown, "") if shape else {}), unknown
     root = ElementTree.fromstring(body)
@@ -194,7 +271,7 @@ def read_reply(call: Call, body: bytes) -> tuple[dict[str, Any], list[str]]:
 
 def read_error(call: Call, body: bytes) -> tuple[str, str]:
     """Code and message of an error reply, for the journal; the body itself where it has neither."""
-    if protocol(call.service) == "json":
+    if protocol(call.service) in _JSON_TYPES:
         document = json.loads(body)
         return str(document.get("__type", "")), str(document.get("message", document.get("Message", "")))
     text = body.decode(errors="replace")
@@ -230,40 +307,76 @@ def _tag(node: ElementTree.Element) -> str:
 
 
 def write_reply(call: Call, value: dict[str, Any], request_id: str) -> tuple[str, bytes]:
-    """Content type and body of a reply that the layer itself gives (protocols json and ec2)."""
-    if protocol(call.service) == "json":
-        return "application/x-amz-json-1.1", json.dumps(value, default=_json_default).encode()
-    if protocol(call.service) != "ec2":
-        raise NotImplementedError(f"replies in protocol {protocol(call.service)}")
-    namespace = f"http://ec2.amazonaws.com/doc/{service_model('ec2').api_version}/"
-    inner = "" if call.model.output_shape is None else _to_xml(call.model.output_shape, value)
+    """Content type and body of a reply that the layer itself gives."""
+    kind, shape = protocol(call.service), call.model.output_shape
+    if kind in _JSON_TYPES:
+        return _JSON_TYPES[kind], json.dumps({} if shape is None else _to_json(shape, value)).encode()
+    inner = "" if shape is None else _to_xml(shape, value)
     name = f"{call.operation}Response"
-    return "text/xml", f'<{name} xmlns="{namespace}"><requestId>{request_id}</requestId>{inner}</{name}>'.encode()
+    if kind == "ec2":
+        namespace = f"http://ec2.amazonaws.com/doc/{service_model('ec2').api_version}/"
+        inner = f"<requestId>{request_id}</requestId>{inner}"
+    else:
+        namespace = service_model(call.service).metadata["xmlNamespace"]
+        wrapper = None if shape is None else shape.serialization.get("resultWrapper")
+        inner = f"<{wrapper}>{inner}</{wrapper}>" if wrapper else inner
+        inner += f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata>"
+    return "text/xml", f'<{name} xmlns="{namespace}">{inner}</{name}>'.encode()
 
 
 def _to_xml(shape: Shape, value: Any) -> str:
     if isinstance(shape, StructureShape):
-        parts = []
-        for name, element in value.items():
-            tag = shape.members[name].serialization.get("name", name)
-            parts.append(f"<{tag}>{_to_xml(shape.members[name], element)}</{tag}>")
-        return "".join(parts)
+        return "".join(_element(name, shape.members[name], element) for name, element in value.items())
     if isinstance(shape, ListShape):
-        return "".join(f"<item>{_to_xml(shape.member, element)}</item>" for element in value)
+        tag = shape.member.serialization.get("name", "member")
+        return "".join(f"<{tag}>{_to_xml(shape.member, element)}</{tag}>" for element in value)
+    if isinstance(shape, MapShape):
+        raise NotImplementedError(f"map {shape.name} in an XML reply")
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return escape(value.isoformat() if isinstance(value, datetime) else str(value))
 
 
-def _json_default(value: Any) -> Any:
-    return value.timestamp() if isinstance(value, datetime) else str(value)
+def _element(name: str, member: Shape, value: Any) -> str:
+    tag = member.serialization.get("name", name)
+    if isinstance(member, ListShape) and member.serialization.get("flattened"):
+        return "".join(f"<{tag}>{_to_xml(member.member, one)}</{tag}>" for one in value)
+    return f"<{tag}>{_to_xml(member, value)}</{tag}>"
+
+
+def _to_json(shape: Shape, value: Any) -> Any:
+    """``value`` under the names of the wire. What does not fit the model is left, for the check of the reply."""
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        found = {}
+        for name, element in value.items():
+            member = shape.members.get(name)
+            if member is None:
+                found[name] = element
+            elif "location" in member.serialization:
+                raise NotImplementedError(f"{member.serialization['location']} member {name} in a reply")
+            else:
+                found[member.serialization.get("name", name)] = _to_json(member, element)
+        return found
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [_to_json(shape.member, element) for element in value]
+    if isinstance(shape, MapShape) and isinstance(value, dict):
+        return {key: _to_json(shape.value, element) for key, element in value.items()}
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def write_error(service: str | None, status: int, code: str, message: str, request_id: str) -> tuple[str, bytes]:
-    """Content type and body of an error, in the words of the service's protocol."""
+    """Content type and body of an error, in the words of the service's protocol.
+
+    rest-json has the code in the header ``x-amzn-ErrorType`` as well, which the layer sends with every error.
+    """
     kind = protocol(service) if service else "query"
-    if kind == "json":
-        return "application/x-amz-json-1.1", json.dumps({"__type": code, "message": message}).encode()
+    if kind in _JSON_TYPES:
+        named = {"__type": code} if kind == "json" else {}
+        return _JSON_TYPES[kind], json.dumps({**named, "message": message}).encode()
     text = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     if kind == "ec2":
         body = f"<Response><Errors><Error>{text}</Error></Errors><RequestID>{request_id}</RequestID></Response>"
