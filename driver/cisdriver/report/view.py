@@ -36,28 +36,35 @@ def state(result: Mapping[str, Any]) -> str:
 
 
 def view(
-    document: Mapping[str, Any] | None, about: Mapping[str, Any], verification: Mapping[str, Any] | None = None
+    document: Mapping[str, Any] | None,
+    about: Mapping[str, Any],
+    verification: Mapping[str, Any] | None = None,
+    workloads: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything a template needs, of a node's audit, of its verification, or of both.
+    """Everything a template needs, of a node's audit, of its verification, and of the workloads of a cluster.
 
-    ``about`` is run.json, or what of it is known. Raises ValueError for neither.
+    ``about`` is run.json, or what of it is known; ``workloads`` is what ``report.workloads`` makes. Raises ValueError
+    for none of the three.
     """
-    main = document or verification
+    main = document or verification or (workloads or {}).get("main")
     if main is None:
         raise ValueError("a report of nothing")
     bake = about.get("bake") or {}
     return {
-        "title": (bake.get("image") or {}).get("name") or main["node"]["name"],
+        "title": (bake.get("image") or {}).get("name")
+        or _cluster(document or verification, workloads)
+        or main["node"]["name"],
         "image": bake.get("image"),
         "base": bake.get("base"),
         "source": main["source"],
         "looked": _moment(main["node"]["started"]),
         "run": about.get("id"),
-        "facts": _facts(document, verification, about),
+        "facts": _facts(document, verification, about, workloads or {}),
         "stages": _stages(about),
         "audit": document is not None,
         **(_audit(document) if document else {}),
         "verification": _verification(verification) if verification else None,
+        "workloads": workloads,
     }
 
 
@@ -106,28 +113,39 @@ def _result(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(
-    document: Mapping[str, Any] | None, verification: Mapping[str, Any] | None, about: Mapping[str, Any]
+    document: Mapping[str, Any] | None,
+    verification: Mapping[str, Any] | None,
+    about: Mapping[str, Any],
+    workloads: Mapping[str, Any],
 ) -> list[tuple[str, str]]:
     """Label and value pairs of the head."""
     main: Mapping[str, Any] = document or verification or {}
     bake = about.get("bake") or {}
-    image, base, node = bake.get("image") or {}, bake.get("base") or {}, main["node"]
+    image, base, node = bake.get("image") or {}, bake.get("base") or {}, main.get("node") or {}
+    source = (main or workloads["main"])["source"]
     pairs = [
         ("Image", image.get("id")),
         ("Region", bake.get("region")),
         ("Base", " · ".join(filter(None, (base.get("id"), base.get("name"))))),
-        ("Node", node["name"]),
-        ("System", node["os"]),
-        ("Kernel", node["kernel"]),
-        ("Benchmark", main["benchmark"]),
-        ("Level", main["level"]),
-        ("Profile", main["profile"]),
+        ("Node", node.get("name")),
+        ("System", node.get("os")),
+        ("Kernel", node.get("kernel")),
+        ("Benchmark", main.get("benchmark")),
+        ("Level", main.get("level")),
+        ("Profile", main.get("profile")),
         ("Audited", _moment(document["node"]["started"]) if document else None),
         ("Verified", _moment(verification["node"]["started"]) if verification else None),
-        ("By", f"{main['source']['name']} {main['source']['version']}"),
+        ("Cluster", workloads.get("cluster")),
+        ("Kubernetes", workloads.get("kubernetes")),
+        ("By", f"{source['name']} {source['version']}"),
         ("Run", about.get("id")),
     ]
     return [(name, str(value)) for name, value in pairs if value]
+
+
+def _cluster(node: Mapping[str, Any] | None, workloads: Mapping[str, Any] | None) -> str:
+    """The cluster's name, where a report is of nothing else."""
+    return "" if node else str((workloads or {}).get("cluster") or "")
 
 
 def _sections(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
