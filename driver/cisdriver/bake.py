@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
-from cisdriver import checks, choice, collection, credentials, nodes
+from cisdriver import account, aws_errors, checks, choice, collection, nodes
+from cisdriver.account import Account
 from cisdriver.errors import BakeError, InterruptedRunError, UsageError, VerificationError
+from cisdriver.rundir import RunDir
 from cisdriver.runner import Outcome, Play
 from cisdriver.session import Session, session
 from cisdriver.settings import Settings, suggest
 
-#: What could lead a tool to another account than the one meant, when the sandbox's is meant.
-_ACCOUNT = frozenset(
-    {"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CA_BUNDLE"}
-    | {name for name in os.environ if name.startswith(("AWS_ENDPOINT_URL", "AWS_CONTAINER_CREDENTIALS"))}
-)
 _VARIABLES = {
     "image_kubernetes_version": "kubernetes_version",
     "image_architecture": "architecture",
@@ -36,36 +29,50 @@ _VARIABLES = {
 }
 
 
-@dataclass(frozen=True)
-class Account:
-    """Where to bake: environment and role variables that lead there."""
-
-    region: str
-    env: dict[str, str] = field(default_factory=dict)
-    variables: dict[str, Any] = field(default_factory=dict)
-    drop_env: frozenset[str] = frozenset()
-
-
 def bake(settings: Settings, as_json: bool) -> Session:
     """Bake an image. Raises UsageError before anything starts, then any CisdriverError but ScanError."""
-    from cisdriver import report
+    region, totals = prepare(settings)
+    with (
+        session("bake", settings, totals, as_json) as now,
+        account.opened(now, region, kept=False, failure=BakeError) as where,
+    ):
+        work(now, where)
+    return now
 
+
+def prepare(settings: Settings) -> tuple[str, dict[str, int]]:
+    """The region, and how many rules and checks there are to go through. Raises UsageError for whatever is wrong with
+    the settings, or missing on this machine."""
     chosen = choice.selections(settings, [choice.BAKE_BENCHMARK])[0]
     base(settings)
     _volumes(settings)
-    region = _ready(settings)
-    totals = {**choice.count(settings, chosen.benchmark), "verify": checks.count()}
-    with session("bake", settings, totals, as_json) as now:
-        with _account(now, region) as account:
-            outcome = now.play(_play(now, account))
-            result = now.run.read("bake") or {}
-            if outcome.interrupted or not result:
-                _sweep(now, account)
-        now.facts["bake"] = result
-        if now.run.documents() or now.run.results("verify"):
-            now.facts["reports"] = report.write(now.run, now.about())
-        _judge(now, outcome, result)
-    return now
+    region = account.region(settings)
+    if shutil.which("packer") is None:
+        raise UsageError(
+            "packer is not installed",
+            "Debian: apt-get install packer. Else: https://developer.hashicorp.com/packer/install."
+            " `cisdriver doctor` shows what else is missing.",
+        )
+    return region, {**choice.count(settings, chosen.benchmark), "verify": checks.count()}
+
+
+def work(now: Session, where: Account) -> None:
+    """Bake within a session. Raises what the bake ended with."""
+    from cisdriver import report
+
+    outcome = now.play(_play(now, where))
+    result = now.run.read("bake") or {}
+    if outcome.interrupted or not result:
+        sweep(now, where)
+    now.facts["bake"] = result
+    if now.run.documents() or now.run.results("verify"):
+        now.facts["reports"] = report.write(now.run, now.about())
+    _judge(now, outcome, result)
+
+
+def finished(result: Mapping[str, Any] | None) -> bool:
+    """Whether a bake.json tells of an image; one with findings is registered with ``--keep-failed``."""
+    return result is not None and result.get("status") in ("done", "findings") and bool(result.get("image"))
 
 
 def base(settings: Settings) -> Any:
@@ -90,57 +97,7 @@ def _volumes(settings: Settings) -> None:
         raise UsageError("--partitions-size: no second volume is laid out", "Add --partitions, or leave it out.")
 
 
-def _ready(settings: Settings) -> str:
-    """The region; raises UsageError for whatever is missing on this machine."""
-    if settings.sandbox:
-        _sandbox_class()
-        region = settings.region or "eu-central-1"
-    else:
-        region = credentials.require(settings.region)
-    if shutil.which("packer") is None:
-        raise UsageError(
-            "packer is not installed",
-            "Debian: apt-get install packer. Else: https://developer.hashicorp.com/packer/install."
-            " `cisdriver doctor` shows what else is missing.",
-        )
-    return region
-
-
-def _sandbox_class() -> Any:
-    try:
-        import moto  # noqa: F401 - only to see whether it is there: the sandbox runs in a process of its own
-        import werkzeug  # noqa: F401 - the same
-    except ImportError as error:
-        raise UsageError(f"the sandbox needs {error.name}", "pip install 'cisdriver[sandbox]'") from error
-    from cisdriver.sandbox.aws import Sandbox
-
-    return Sandbox
-
-
-@contextmanager
-def _account(now: Session, region: str) -> Iterator[Account]:
-    """The real account, or the embedded one for as long as the bake lasts."""
-    if not now.settings.sandbox:
-        yield Account(region, {"AWS_REGION": region, "AWS_DEFAULT_REGION": region})
-        return
-    from cisdriver.sandbox.aws import SandboxError
-
-    sandbox = _sandbox_class()(region=region)
-    try:
-        with now.stage("sandbox"):
-            try:
-                endpoint = sandbox.start()
-            except SandboxError as error:
-                raise BakeError(str(error), "`cisdriver doctor --sandbox` shows what is missing.") from error
-            now.stop_if_interrupted()
-        empty = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-        variables = {"image_ssh_host": endpoint.ssh_host, "image_ssh_port": endpoint.ssh_port}
-        yield Account(region, {**empty, **endpoint.env}, variables, _ACCOUNT)
-    finally:
-        sandbox.close()
-
-
-def _play(now: Session, account: Account) -> Play:
+def _play(now: Session, where: Account) -> Play:
     settings = now.settings
     variables = {name: getattr(settings, key) for name, key in _VARIABLES.items()}
     variables["image_ssh_source_cidrs"] = list(settings.ssh_source_cidr)
@@ -153,31 +110,36 @@ def _play(now: Session, account: Account) -> Play:
         extra_vars={
             **choice.extra_vars(settings),
             **given,
-            **_identity(now, account),
+            **_identity(now.run, where),
             "image_base": base(settings),
             "image_session_manager": settings.session_manager,
             "image_keep_failed": settings.keep_failed,
             "image_tags": settings.tag,
-            **account.variables,
+            **where.variables,
         },
-        env=account.env,
-        drop_env=account.drop_env,
+        env=where.env,
+        drop_env=where.drop_env,
         verbose=settings.verbose,
     )
 
 
-def _identity(now: Session, account: Account) -> dict[str, Any]:
-    return {"image_run_id": now.run.id, "image_run_dir": str(now.run.path), "image_region": account.region}
+def _identity(run: RunDir, where: Account) -> dict[str, Any]:
+    return {"image_run_id": run.id, "image_run_dir": str(run.path), "image_region": where.region}
 
 
-def _sweep(now: Session, account: Account) -> None:
-    """Delete what a bake that could not end by itself has left: by tag, so it needs to know nothing else."""
+def sweep(now: Session, where: Account, lost: RunDir | None = None) -> None:
+    """Delete what a bake that could not end by itself has left: by tag, so it needs to know nothing else.
+
+    ``lost``: the run of a bake that was killed; an image that it made and could not record goes as well. Raises
+    BakeError naming the tag.
+    """
+    swept = lost or now.run
     play = Play(
         playbook=f"{collection.NAME}.sweep",
         ident="sweep",
-        extra_vars=_identity(now, account),
-        env=account.env,
-        drop_env=account.drop_env,
+        extra_vars={**_identity(swept, where), "image_sweep_finished": lost is not None},
+        env=where.env,
+        drop_env=where.drop_env,
     )
     with now.stage("sweep"):
         outcome = now.play(play)
@@ -185,7 +147,7 @@ def _sweep(now: Session, account: Account) -> None:
     if outcome.rc:
         raise BakeError(
             f"not everything could be deleted: {nodes.last_words(outcome)}",
-            f"In {account.region}, delete what carries the tag cisdriver:run-id={now.run.id}.",
+            f"In {where.region}, delete what carries the tag cisdriver:run-id={swept.id}.",
         )
 
 
@@ -204,9 +166,9 @@ def _judge(now: Session, outcome: Outcome, result: dict[str, Any]) -> None:
         kept = f"The image {image['id']} is registered nevertheless." if image else "No image is registered."
         nodes.refuse_findings(now.run.documents(), f"{kept} Mend them, or register with --keep-failed.")
     if status != "done" or outcome.rc:
-        failures = now.tally.failures
-        reason = result.get("reason") or (nodes.explain(failures[0]) if failures else nodes.last_words(outcome))
-        raise BakeError(f"the bake failed: {in_flags(reason)}", log)
+        reason = result.get("reason") or nodes.reason(outcome)
+        message, remedy = aws_errors.explain(in_flags(reason), f"`cisdriver {now.verb}`")
+        raise BakeError(f"the bake failed: {message}", "\n".join(filter(None, (remedy, log))))
 
 
 def _unfit(now: Session, result: dict[str, Any]) -> VerificationError:
@@ -223,5 +185,4 @@ def _unfit(now: Session, result: dict[str, Any]) -> VerificationError:
 def in_flags(text: str) -> str:
     """The role's words with its variables named as our flags."""
     names = {**_VARIABLES, "image_base": "base", "image_region": "region", "image_session_manager": "session_manager"}
-    flags = {variable: "--" + name.replace("_", "-") for variable, name in names.items()}
-    return re.sub(r"\bimage_\w+", lambda match: flags.get(match[0], match[0]), text)
+    return nodes.in_flags(text, names)

@@ -11,7 +11,7 @@ _METADATA_SECONDS = 0.4
 
 _REMEDY = """Two ways on:
   with an AWS account:  aws configure, aws sso login, or AWS_PROFILE / AWS_ACCESS_KEY_ID in the environment
-  without one:          the same command with --sandbox bakes against an embedded AWS on this machine"""
+  without one:          the same command with --sandbox works in an embedded AWS on this machine"""
 
 
 def require(region: str | None) -> str:

@@ -49,6 +49,7 @@ def checks(settings: Settings) -> list[Check]:
     """Every check that the way asked for needs."""
     found = [_python(), _module("ansible-core", "ansible", "pip install cisdriver"), _packer()]
     found.append(_program("ssh", "ssh", "-V", "apt-get install openssh-client", needed=True))
+    found.append(_module("kubernetes", "kubernetes", "pip install cisdriver"))
     if settings.sandbox:
         return found + _sandbox()
     plugin = "session-manager-plugin"

@@ -39,7 +39,7 @@ class BakeError(CisdriverError):
 
 
 class DeployError(CisdriverError):
-    """A cluster could not be deployed."""
+    """A cluster could not be deployed, or not be destroyed."""
 
     exit_code = 4
 
@@ -51,13 +51,13 @@ class ScanError(CisdriverError):
 
 
 class VerificationError(CisdriverError):
-    """A node would not serve as a node of Kubernetes any more, or could not be verified."""
+    """A node would not serve any more, a workload does not run, or it could not be verified."""
 
     exit_code = 6
 
 
 class InterruptedRunError(CisdriverError):
-    """Stopped by Ctrl-C or SIGTERM, after cleaning up."""
+    """Stopped by Ctrl-C, SIGTERM or an answer, after cleaning up."""
 
     exit_code = 130
 

@@ -25,10 +25,12 @@ def inventory(settings: Settings, run_dir: Path) -> str:
     return str(path)
 
 
-def check(settings: Settings) -> None:
-    """Raise UsageError unless the settings name machines that can be looked for."""
+def check(settings: Settings, otherwise: str = "") -> None:
+    """Raise UsageError unless the settings name machines that can be looked for; ``otherwise`` is one more way on."""
     if not settings.host and not settings.inventory:
-        raise UsageError("no node is named", "Name one with --host ec2-user@10.0.0.5, or an inventory with -i.")
+        raise UsageError(
+            "no node is named", f"Name one with --host ec2-user@10.0.0.5, or an inventory with -i{otherwise}."
+        )
     if settings.inventory and not settings.inventory.exists():
         raise UsageError(f"no inventory at {settings.inventory}", "Name an existing file with -i.")
     if settings.private_key and not settings.private_key.exists():

@@ -70,7 +70,7 @@ def verify(settings: Settings, as_json: bool) -> Session:
     """Verify the named nodes. Raises VerificationError when one would not serve, or could not be looked at."""
     from cisdriver import report
 
-    hosts.check(settings)
+    hosts.check(settings, ", or a cluster with --cluster")
     with session("verify", settings, {"verify": checks.count()}, as_json) as now:
         (now.run.path / "verify").mkdir()
         path = str(now.run.path / "verify" / "{{ inventory_hostname }}.json")
@@ -91,13 +91,15 @@ def verify(settings: Settings, as_json: bool) -> Session:
     return now
 
 
-def broken_checks(document: Mapping[str, Any]) -> str:
+def broken_checks(
+    document: Mapping[str, Any], what: str = "checks", verdict: str = "; the node would not serve"
+) -> str:
     """The checks of a verification that fail or could not look, a line each below a sentence; empty for none."""
     results = document["results"]
     broken = [result for result in results if result["status"] in ("fail", "error")]
     if not broken:
         return ""
-    lines = [f"{len(broken)} of {len(results)} checks fail{'s' if len(broken) == 1 else ''}; the node would not serve"]
+    lines = [f"{len(broken)} of {len(results)} {what} fail{'s' if len(broken) == 1 else ''}{verdict}"]
     for result in broken:
         mark = " (could not look)" if result["status"] == "error" else ""
         reason = " ".join(result["reason"].split())
@@ -172,6 +174,20 @@ def explain(event: dict[str, Any]) -> str:
     if event["unreachable"]:
         return f"{event['host']} is unreachable: {message} (check address, port, user and key)"
     return f"{event['host']}: {event['task']}: {message}"
+
+
+def reason(outcome: Outcome) -> str:
+    """Why a play failed: the task that did so first, or what Ansible said last."""
+    return explain(outcome.failures[0]) if outcome.failures else last_words(outcome)
+
+
+def in_flags(text: str, names: Mapping[str, str]) -> str:
+    """A role's words with its variables (``names``: variable to setting) named as our flags."""
+    return re.sub(r"\b[a-z]+_\w+", lambda match: flag(names[match[0]]) if match[0] in names else match[0], text)
+
+
+def flag(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
 
 
 def read_log(outcome: Outcome) -> str:

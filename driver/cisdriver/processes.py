@@ -67,6 +67,20 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
+def with_variable(name: str, value: str) -> list[Process]:
+    """Processes that were started with this environment variable; none where there is no /proc."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for process in running().values():
+        try:
+            environment = (_PROC / str(process.pid) / "environ").read_bytes()
+        except OSError:
+            continue  # gone meanwhile, somebody else's, or no /proc
+        if wanted in environment.split(b"\0"):
+            found.append(process)
+    return found
+
+
 def children(pid: int) -> list[Process]:
     return [process for process in running().values() if process.parent == pid]
 

@@ -21,23 +21,37 @@ class Screen(Protocol):
 
     def tick(self, stage: Stage | None, tally: Tally) -> None: ...
 
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
     def close(self) -> None: ...
 
 
-class JsonScreen:
-    """Every event as one line on stdout, and nothing else."""
-
-    def event(self, event: Event, tally: Tally) -> None:  # noqa: ARG002 - the tally is for the other screens
-        print(json.dumps(event), flush=True)
+class _Still:
+    """A screen on which nothing moves, so that a question may stand anywhere."""
 
     def tick(self, stage: Stage | None, tally: Tally) -> None:
+        pass
+
+    def pause(self) -> None:
+        pass
+
+    def resume(self) -> None:
         pass
 
     def close(self) -> None:
         pass
 
 
-class LineScreen:
+class JsonScreen(_Still):
+    """Every event as one line on stdout, and nothing else."""
+
+    def event(self, event: Event, tally: Tally) -> None:  # noqa: ARG002 - the tally is for the other screens
+        print(json.dumps(event), flush=True)
+
+
+class LineScreen(_Still):
     """One line per step, for logs and CI."""
 
     def __init__(self, verbose: int = 0) -> None:
@@ -56,9 +70,6 @@ class LineScreen:
     def tick(self, stage: Stage | None, tally: Tally) -> None:
         if stage and time.monotonic() - self._said >= _REMINDER_SECONDS:
             self.write(f"… {going(stage, tally)}")
-
-    def close(self) -> None:
-        pass
 
 
 class LiveScreen(LineScreen):
@@ -92,6 +103,12 @@ class LiveScreen(LineScreen):
 
         self._spinner.update(text=Text(going(stage, tally)))
         self._live.update(self._spinner)
+
+    def pause(self) -> None:
+        self._live.stop()
+
+    def resume(self) -> None:
+        self._live.start()
 
     def close(self) -> None:
         self._live.stop()
@@ -128,7 +145,7 @@ def describe(event: Event, tally: Tally, verbose: int) -> str:
         mark = "✓" if event["ok"] else "✗"
         count = _done(event["stage"], tally)
         return f"{mark} {event['label']:<40}{count:<28}{seconds(event['seconds'])}".rstrip()
-    if kind == "diff":
+    if kind in ("diff", "note"):
         return str(event["text"]).rstrip()
     if kind == "task_start" and verbose:
         return f"    {event['task']}"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cisdriver.errors import UsageError
+
+#: What an attempt that is set aside leaves in its place: the run's own record.
+_RECORD = frozenset({"run.json", "events.jsonl", "lock", "ansible", "attempts"})
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class RunDir:
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot read {path}: {error}", "Run the stage again.") from error
 
+    def forget(self, name: str) -> None:
+        """Remove ``name``.json, so that what is read afterwards was written afterwards."""
+        (self.path / f"{name}.json").unlink(missing_ok=True)
+
     def documents(self) -> list[dict[str, Any]]:
         """Results documents of the audits."""
         return list(self.results("audit").values())
@@ -60,6 +70,18 @@ class RunDir:
             return {"": one}
         return {path.stem: self.read(f"{stage}/{path.stem}") for path in sorted((self.path / stage).glob("*.json"))}
 
+    def set_aside(self) -> None:
+        """Move what a half-done attempt wrote to ``attempts/<number>``: the next must not read it, a person may."""
+        left = [path for path in self.path.iterdir() if path.name not in _RECORD]
+        if not left:
+            return
+        above = self.path / "attempts"
+        above.mkdir(exist_ok=True)
+        place = above / str(len(list(above.iterdir())) + 1)
+        place.mkdir()
+        for path in left:
+            path.rename(place / path.name)
+
 
 def new_id() -> str:
     """Sorts by time; two runs of one second differ."""
@@ -68,15 +90,53 @@ def new_id() -> str:
 
 def create(base: Path) -> RunDir:
     """A fresh run directory under ``base``. Raises UsageError where none can be made."""
-    path = base.absolute() / "runs" / new_id()
+    run = RunDir(base.absolute() / "runs" / new_id())
     try:
-        path.mkdir(parents=True)
-        link = base.absolute() / f".latest-{path.name}"
-        link.symlink_to(Path("runs") / path.name)
-        link.replace(base / "latest")
+        run.path.mkdir(parents=True)
+        link(run)
     except OSError as error:
-        raise UsageError(f"cannot make {path}: {error.strerror}", "Name another directory with --run-dir.") from error
-    return RunDir(path)
+        raise UsageError(
+            f"cannot make {run.path}: {error.strerror}", "Name another directory with --run-dir."
+        ) from error
+    return run
+
+
+def link(run: RunDir) -> None:
+    """Let ``latest`` name this run."""
+    base = run.path.parents[1]
+    temporary = base / f".latest-{run.id}"
+    temporary.symlink_to(Path("runs") / run.id)
+    temporary.replace(base / "latest")
+
+
+def newest_first(base: Path) -> Iterator[tuple[RunDir, dict[str, Any]]]:
+    """Every run with its run.json. One whose record cannot be read is left out: it is somebody else's folder."""
+    for path in sorted((base.absolute() / "runs").glob("*"), reverse=True):
+        try:
+            about = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        yield RunDir(path), about
+
+
+@contextmanager
+def held(run: RunDir) -> Iterator[None]:
+    """Keep other drivers off a run; the system lets go of it when this process ends, however it does.
+
+    Raises UsageError while another process holds it.
+    """
+    handle = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = (run.read("run") or {}).get("pid")
+            raise UsageError(
+                f"process {pid} is at work on run {run.id}", f"Wait for it, or stop it: kill -INT {pid}"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def find(base: Path, run: str | None) -> RunDir:

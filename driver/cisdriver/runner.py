@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -9,13 +10,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from cisdriver import collection, processes
+from cisdriver.events import Event
 
 #: How long Packer may take to terminate its instance and delete what it made.
 TIDY_SECONDS = 300.0
@@ -41,11 +44,12 @@ class Play:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a play ended. ``log`` is Ansible's own output."""
+    """How a play ended. ``log`` is Ansible's own output, ``failures`` are the events of the tasks that failed."""
 
     rc: int
     interrupted: bool
     log: Path
+    failures: tuple[Event, ...] = ()
 
 
 class Interrupt:
@@ -63,6 +67,15 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Ctrl-C as Python has it, while somebody is asked."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
@@ -98,7 +111,7 @@ def run(play: Play, run_dir: Path, interrupt: Interrupt, tick: Callable[[], None
         thread.join(_LOOK_SECONDS)
         tick()
         if interrupt.count > before:
-            _stop(interrupt, others, tick)
+            _stop(interrupt, others, tick, run_dir / "events.jsonl")
             thread.join(10)
             break
     tick()
@@ -107,10 +120,11 @@ def run(play: Play, run_dir: Path, interrupt: Interrupt, tick: Callable[[], None
 
 
 def _configured(play: Play, run_dir: Path) -> Any:
-    """An ansible-runner Runner for one play; its files are below ``ansible/<ident>`` of the run directory."""
+    """An ansible-runner Runner for one play; its files are below ``ansible/<ident>`` of the run directory, or below
+    ``ansible/<ident>-2`` when the run is continued and plays it again."""
     from ansible_runner import Runner, RunnerConfig
 
-    private = run_dir / "ansible" / play.ident
+    private = _fresh(run_dir / "ansible", play.ident)
     (private / "env").mkdir(parents=True)
     (private / "env" / "extravars").write_text(json.dumps(dict(play.extra_vars)), encoding="utf-8")
     config = RunnerConfig(
@@ -136,13 +150,25 @@ def _configured(play: Play, run_dir: Path) -> Any:
     )
 
 
+def _fresh(directory: Path, name: str) -> Path:
+    numbered = (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
+    return next(path for one in numbered if not (path := directory / one).exists())
+
+
 def _forget_environment(status: dict[str, Any], runner_config: Any) -> None:
     """ansible-runner writes the environment, credentials and all, to a file that nobody needs."""
     if status["status"] != "starting":
         (Path(runner_config.artifact_dir) / "command").unlink(missing_ok=True)
 
 
-def _stop(interrupt: Interrupt, others: set[int], tick: Callable[[], None]) -> None:
+def outliving(events: Path) -> list[processes.Process]:
+    """Processes of a run's plays that are no children of ours (any more): Ansible's asynchronous tasks leave their
+    parent, and all of them outlive a driver that is killed."""
+    ours = {process.pid for process in processes.descendants(os.getpid())} | {os.getpid()}
+    return [one for one in processes.with_variable("CISDRIVER_EVENTS", str(events)) if one.pid not in ours]
+
+
+def _stop(interrupt: Interrupt, others: set[int], tick: Callable[[], None], events: Path) -> None:
     """End what this play started and nothing else: the sandbox's AWS is a child of ours too."""
     asked = interrupt.count
 
@@ -152,3 +178,5 @@ def _stop(interrupt: Interrupt, others: set[int], tick: Callable[[], None]) -> N
 
     roots = [process for process in processes.children(os.getpid()) if process.pid not in others]
     processes.stop(roots, TIDY_SECONDS, lambda: interrupt.count > asked, wait)
+    # Last, since what leaves its parent meanwhile is among them only then.
+    processes.stop(outliving(events), TIDY_SECONDS, lambda: interrupt.count > asked, wait)

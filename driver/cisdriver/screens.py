@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cisdriver import rundir
+from cisdriver import cluster_screens, rundir
 from cisdriver.errors import CisdriverError
 from cisdriver.progress import seconds
 
@@ -17,7 +17,7 @@ from cisdriver.progress import seconds
 @contextmanager
 def ended(as_json: bool, base: Path) -> Iterator[None]:
     """Print the end of the run that the body makes, also when it raises. With ``--json`` the events say it all."""
-    before = _latest(base)
+    before = _record(base)
     try:
         yield
     except CisdriverError:
@@ -26,17 +26,17 @@ def ended(as_json: bool, base: Path) -> Iterator[None]:
     _print(as_json, base, before)
 
 
-def _latest(base: Path) -> Path | None:
-    link = base / "latest"
-    return link.resolve() if link.exists() else None
+def _record(base: Path) -> tuple[Path, int] | None:
+    """The newest run.json and which writing of it this is: a run that is continued writes it again."""
+    record = base / "latest" / "run.json"
+    return (record.resolve(), record.stat().st_mtime_ns) if record.exists() else None
 
 
-def _print(as_json: bool, base: Path, before: Path | None) -> None:
-    latest = _latest(base)
+def _print(as_json: bool, base: Path, before: tuple[Path, int] | None) -> None:
+    latest = _record(base)
     if as_json or latest is None or latest == before:
         return
-    run = rundir.RunDir(latest)
-    text = summary(run)
+    text = summary(rundir.RunDir(latest[0].parent))
     if text:
         click.echo(text)
 
@@ -54,6 +54,9 @@ def summary(run: rundir.RunDir) -> str:
         parts += _scores(document) + _exceptions(document)
     for name, document in run.results("verify").items():
         parts += _verified(name, document)
+    parts += cluster_screens.deployed(about.get("deploy") or {})
+    parts += cluster_screens.destroyed(about.get("destroy") or {})
+    parts += cluster_screens.workloads(run.results("workloads"))
     if len(about.get("stages", [])) > 1:
         parts += ["", "Time"]
         parts += [f"  {stage['label']:<40}{seconds(stage['seconds'] or 0):>12}" for stage in merged(about["stages"])]
@@ -61,6 +64,7 @@ def summary(run: rundir.RunDir) -> str:
     if about.get("reports"):
         parts += ["", "Reports"]
         parts += [f"  {_short(run.path / path)}" for path in about["reports"]]
+    parts += cluster_screens.limits(about)
     return "\n".join(parts)
 
 

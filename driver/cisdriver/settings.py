@@ -48,6 +48,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
 Cidrs = Annotated[tuple[Annotated[str, AfterValidator(_cidr)], ...], BeforeValidator(_names)]
 AwsId = Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]{8,17}$")]
+Image = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,39}=)?ami-[0-9a-f]{8,17}$")]
+Arn = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:(user|role)/[\w+=,.@/-]+$")]
+InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
 
 
 class Settings(BaseModel):
@@ -81,7 +84,7 @@ class Settings(BaseModel):
     kubernetes_version: Annotated[str, BeforeValidator(_text), Field(pattern=r"^1\.\d{2}$")] | None = None
     architecture: Literal["x86_64", "arm64"] | None = None
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9()\[\] ./'@_-]{3,128}$")] | None = None
-    instance_type: Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")] | None = None
+    instance_type: InstanceType | None = None
     subnet_id: AwsId | None = None
     ssh_source_cidr: Cidrs = ()
     session_manager: bool = False
@@ -92,6 +95,19 @@ class Settings(BaseModel):
     partitions_size: Annotated[int, Field(ge=20, le=16384)] | None = None
     keep_failed: bool = False
     tag: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(default_factory=dict)
+
+    # Which cluster, and how to deploy it
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,49}$")] = "cisdriver"
+    image: Annotated[tuple[Image, ...], BeforeValidator(_names)] = ()
+    baseline: bool = False
+    existing: bool = False
+    vpc_id: AwsId | None = None
+    subnet_ids: Annotated[tuple[AwsId, ...], BeforeValidator(_names)] = ()
+    nat: Literal["one", "three", "none"] | None = None
+    public_access_cidr: Cidrs = ()
+    admin: Annotated[tuple[Arn, ...], BeforeValidator(_names)] = ()
+    node_type: Annotated[tuple[InstanceType, ...], BeforeValidator(_names)] = ()
+    node_count: Annotated[int, Field(ge=1, le=100)] | None = None
 
     # How to run
     run_dir: Path = Path(".cisdriver")
@@ -217,6 +233,14 @@ _EXPECTED = {
     "kubernetes_version": "a version such as 1.33",
     "name": "an AMI name of 3 to 128 letters, digits and ()[] ./'@_-",
     "instance_type": "an instance type such as m6i.large",
+    "cluster": "a name of at most 50 letters, digits and hyphens that begins with a letter",
+    "image": "an AMI id such as ami-0123456789abcdef0, or GROUP=ami-0123456789abcdef0",
+    "vpc_id": "an id such as vpc-0123456789abcdef0",
+    "subnet_ids": "ids such as subnet-0123456789abcdef0",
+    "public_access_cidr": "IPv4 networks such as 203.0.113.0/24",
+    "admin": "ARNs of roles or users such as arn:aws:iam::123456789012:role/Admin",
+    "node_type": "instance types such as m6i.large",
+    "node_count": "1 to 100 nodes",
     "ssh_source_cidr": "IPv4 networks such as 10.20.0.0/16",
     "partitions_size": "20 to 16384 GiB",
     "subnet_id": "an id such as subnet-0123456789abcdef0",

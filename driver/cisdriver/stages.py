@@ -10,14 +10,21 @@ from typing import Any
 
 from cisdriver import collection, events
 
-#: Stages that have no file of their own in role image.
+#: Stages that have no file of their own in a role of ``_STAGED``.
 _LABELS = {
     "harden": "Harden",
     "verify": "Verify",
     "audit": "Audit",
     "sandbox": "Start the sandbox",
+    "sandbox_end": "End the sandbox",
     "register": "Register the image",
+    "stop": "Stop what the killed run left",
+    "look": "Look what there is",
 }
+#: Roles whose stages are the files that these files of tasks import, under the names they are imported by.
+_STAGED = {"image": ("main", "provision"), "cluster": ("main", "destroy"), "workloads": ("main",)}
+#: Stages that fail when another has, which is named by then.
+_RESULTS = {"result", "cluster.result", "cluster.destroyed", "workloads.result"}
 _HARDENING = {"harden", *collection.catalogue.SECTION_ROLES}
 
 
@@ -91,24 +98,33 @@ class Tracker:
         self._announce = announce
         self._clock = clock
         self._outer: int | None = None
+        self._whole = False
 
     @property
     def current(self) -> Stage | None:
         last = self.stages[-1] if self.stages else None
         return last if last and last.seconds is None else None
 
+    def play(self, whole: str = "") -> None:
+        """A play begins; the one before may have been stopped before it could say that it ended.
+
+        ``whole``: the stage that all of the play is, whatever it consists of.
+        """
+        self._outer, self._whole = None, bool(whole)
+        if whole:
+            self.enter(whole)
+
     def feed(self, event: events.Event) -> None:
         """Take an event of a play. The play inside Packer has a process of its own; when it ends, Packer goes on."""
         if event["event"] == "play_start" and self._outer is None:
             self._outer = event["pid"]
         elif event["event"] == "task_start" and (name := stage_of(event)):
-            self.enter(name)
+            self.enter(self.current.name if self._whole and self.current else name)
         elif event["event"] == "stats" and event["pid"] != self._outer and not _failed(event):
             self.enter("register")
         elif event["event"] == "stats" and event["pid"] == self._outer:
             self._outer = None
-        elif event["event"] == "task_failed" and self.current and self.current.name != "result":
-            # The stage "result" fails when the bake has: by then the stage that did is named.
+        elif event["event"] == "task_failed" and self.current and self.current.name not in _RESULTS:
             self.current.ok = False
 
     def enter(self, name: str) -> None:
@@ -141,25 +157,32 @@ def stage_of(event: events.Event) -> str:
         return "audit"
     if role == "verify_node":
         return "verify"
-    if role == "image" and event.get("file") in _image_labels():
-        return str(event["file"])
-    return ""
+    name = _name(role, str(event.get("file")))
+    return name if name in _role_labels() else ""
 
 
 def label(name: str) -> str:
-    return _LABELS.get(name) or _image_labels().get(name) or name.replace("_", " ").capitalize()
+    return _LABELS.get(name) or _role_labels().get(name) or name.rpartition(".")[2].replace("_", " ").capitalize()
+
+
+def _name(role: str, file: str) -> str:
+    """Name of a stage; those of role image are the oldest, and bare."""
+    return file if role == "image" else f"{role}.{file}"
 
 
 @functools.cache
-def _image_labels() -> dict[str, str]:
-    """Names by which role image imports its files: ``{"base": "Find the base image"}``."""
+def _role_labels() -> dict[str, str]:
+    """Names by which the roles import their files: ``{"base": "Find the base image", "cluster.network": ...}``."""
     import yaml
 
     found: dict[str, str] = {}
-    for name in ("main", "provision"):
-        path = collection.ROOT / "roles" / "image" / "tasks" / f"{name}.yml"
-        if path.exists():
-            _collect(yaml.safe_load(path.read_text(encoding="utf-8")), found)
+    for role, files in _STAGED.items():
+        imported: dict[str, str] = {}
+        for file in files:
+            path = collection.ROOT / "roles" / role / "tasks" / f"{file}.yml"
+            if path.exists():
+                _collect(yaml.safe_load(path.read_text(encoding="utf-8")), imported)
+        found |= {_name(role, file): name for file, name in imported.items()}
     return found
 
 

@@ -28,6 +28,10 @@ options:
     type: list
     elements: str
     default: []
+  finished:
+    description: Delete finished images, too. For a bake that was killed before it could record the one it made.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -75,8 +79,10 @@ _GONE = ("NotFound", "NoSuchEntity", "InvalidAMIID.Unavailable")
 class Sweep:
     """One pass in the order in which things let go of each other."""
 
-    def __init__(self, ec2: Any, iam: Any, run_id: str, timeout: int, spare: Iterable[str] = ()) -> None:
-        self._ec2, self._iam, self._run_id = ec2, iam, run_id
+    def __init__(
+        self, ec2: Any, iam: Any, run_id: str, timeout: int, spare: Iterable[str] = (), finished: bool = False
+    ) -> None:
+        self._ec2, self._iam, self._run_id, self._finished = ec2, iam, run_id, finished
         # A finished image is known by its tag, too; but EC2 may go on describing it without for some seconds.
         self._spare = frozenset(spare)
         self._until = time.monotonic() + timeout
@@ -122,7 +128,8 @@ class Sweep:
             for one in filters
             for image in self._pages("describe_images", "Images", Owners=["self"], Filters=one)
         }
-        return [identity for identity, tags in found.items() if DONE_TAG not in tags and identity not in self._spare]
+        spared = self._spare | {one for one, tags in found.items() if DONE_TAG in tags and not self._finished}
+        return [identity for identity in found if identity not in spared]
 
     def _volumes(self) -> list[str]:
         found = self._pages("describe_volumes", "Volumes", Filters=self._tagged())
@@ -138,9 +145,11 @@ class Sweep:
             for one in self._pages("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=one_filter)
         }
         finished = self._pages("describe_images", "Images", Owners=["self"], Filters=self._tagged())
+        gone = self.removed.get("images", [])
         used = {
             mapping["Ebs"].get("SnapshotId")
             for image in finished
+            if image["ImageId"] not in gone
             for mapping in image["BlockDeviceMappings"]
             if "Ebs" in mapping
         }
@@ -198,10 +207,18 @@ def main() -> None:
             "run_id": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 300},
             "spare": {"type": "list", "elements": "str", "default": []},
+            "finished": {"type": "bool", "default": False},
         }
     )
     params = module.params
-    sweep = Sweep(module.client("ec2"), module.client("iam"), params["run_id"], params["timeout"], params["spare"])
+    sweep = Sweep(
+        module.client("ec2"),
+        module.client("iam"),
+        params["run_id"],
+        params["timeout"],
+        params["spare"],
+        params["finished"],
+    )
     try:
         sweep.run()
     except (BotoCoreError, ClientError) as error:

@@ -260,6 +260,19 @@ def test_a_sweep_spares_a_finished_image_whose_tag_ec2_does_not_show_yet(sandbox
     assert again.removed["images"] == [image]
 
 
+def test_a_sweep_deletes_a_finished_image_that_was_never_recorded(sandbox: tuple[Sandbox, Any, Any]) -> None:
+    _own, ec2, iam = sandbox
+    instance = _started(ec2, TagSpecifications=_tagged("instance", "volume"))
+    image = ec2.create_image(InstanceId=instance, Name="unrecorded")["ImageId"]
+    done = [*_RUN, {"Key": "cisdriver:status", "Value": "ready"}]
+    snapshot = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    ec2.create_tags(Resources=[image, snapshot], Tags=done)
+    sweep = aws_sweep.Sweep(ec2, iam, "r1", timeout=20, finished=True)
+    sweep.run()
+    assert sweep.removed["images"][-1] == image
+    assert snapshot in sweep.removed["snapshots"]
+
+
 @pytest.mark.parametrize("code", ["Unavailable", "ServiceUnavailable", "RequestLimitExceeded"])
 def test_a_sweep_tries_again_while_ec2_is_overloaded(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Not what it means that a thing is gone: InvalidAMIID.Unavailable does."""

@@ -11,7 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NODE_SIDE = sorted([*(ROOT / "plugins/modules").glob("*.py"), *(ROOT / "plugins/module_utils").rglob("*.py")])
 #: Modules that talk to AWS run on the controller.
-CONTROLLER_MODULES = {"ami_publish", "aws_sweep", "packer_build"}
+CONTROLLER_MODULES = {"ami_publish", "aws_sweep", "packer_build"} | {
+    *("eks_access", "eks_api", "workload_results", "workload_sweep"),
+    *("cluster_cost", "cluster_destroy", "cluster_plan", "cluster_stacks", "stack_changes"),
+    *("look", "plan", "stacks"),  # of module_utils/cluster
+}
 STDLIB_ONLY = {path for path in NODE_SIDE if path.stem not in CONTROLLER_MODULES}
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cisdriver import bake, rundir, runner
+from cisdriver import account, bake, rundir, runner
 from cisdriver.errors import BakeError, FindingsError, InterruptedRunError, UsageError, VerificationError
 from cisdriver.settings import Settings
 from cisdriver.stages import Tally
@@ -19,7 +19,7 @@ IMAGE = {"id": "ami-0123456789abcdef0", "name": "mine"}
 def session(tmp_path: Path, **given: Any) -> Any:
     """As much of a Session as the functions under test look at."""
     run = rundir.create(tmp_path)
-    return SimpleNamespace(run=run, settings=Settings(**given), tally=Tally({}), facts={})
+    return SimpleNamespace(verb="bake", run=run, settings=Settings(**given), tally=Tally({}), facts={})
 
 
 def outcome(tmp_path: Path, rc: int = 0, interrupted: bool = False) -> runner.Outcome:
@@ -30,7 +30,7 @@ def outcome(tmp_path: Path, rc: int = 0, interrupted: bool = False) -> runner.Ou
 
 def test_what_is_set_is_handed_on_and_nothing_else(tmp_path: Path) -> None:
     now = session(tmp_path, level=2, name="mine", encrypt=False, tag={"team": "a"}, benchmark="al2-3.0.0")
-    play = bake._play(now, bake.Account("eu-central-1", {"AWS_REGION": "eu-central-1"}))
+    play = bake._play(now, account.Account("eu-central-1", {"AWS_REGION": "eu-central-1"}))
     assert play.playbook == "cisdriver.amazon_linux.bake"
     expected = {
         "cis_benchmark": "al2-3.0.0",
@@ -57,15 +57,15 @@ def test_every_variable_is_one_that_the_role_knows(tmp_path: Path) -> None:
     now = session(
         tmp_path, kubernetes_version="1.33", publish_parameter="/a", kms_key_id="k", instance_type="m6i.large"
     )
-    account = bake.Account("eu-central-1", variables={"image_ssh_host": "127.0.0.1", "image_ssh_port": 22})
-    assert set(bake._play(now, account).extra_vars) <= set(specs["main"]["options"])
-    assert set(bake._identity(now, account)) <= set(specs["sweep"]["options"])
+    where = account.Account("eu-central-1", variables={"image_ssh_host": "127.0.0.1", "image_ssh_port": 22})
+    assert set(bake._play(now, where).extra_vars) <= set(specs["main"]["options"])
+    assert set(bake._identity(now.run, where)) <= set(specs["sweep"]["options"])
 
 
 def test_partitions_and_sources_are_handed_on_where_they_are_set(tmp_path: Path) -> None:
-    account = bake.Account("eu-central-1")
+    where = account.Account("eu-central-1")
     given = {"partitions": False, "partitions_size": 30, "ssh_source_cidr": ["10.0.0.0/8", "10.1.2.3"]}
-    handed = bake._play(session(tmp_path, **given), account).extra_vars
+    handed = bake._play(session(tmp_path, **given), where).extra_vars
     assert (handed["image_partitions"], handed["image_partitions_size"]) == (False, 30)
     assert handed["image_ssh_source_cidrs"] == ["10.0.0.0/8", "10.1.2.3/32"]
     assert bake.in_flags("image_partitions=false") == "--partitions=false"
@@ -162,4 +162,4 @@ def test_the_sandbox_without_moto_says_what_to_install(monkeypatch: pytest.Monke
 
     monkeypatch.setitem(sys.modules, "moto", None)
     with pytest.raises(UsageError, match=r"pip install 'cisdriver\[sandbox\]'"):
-        bake._sandbox_class()
+        account.sandbox_class()

@@ -82,6 +82,17 @@ def test_without_credentials_a_bake_ends_at_once_and_names_both_ways_on(tmp_path
     assert not (tmp_path / ".cisdriver").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [("deploy", "--image", "a=ami-00000001"), ("destroy", "--yes"), ("verify", "--cluster")]
+)
+def test_without_credentials_no_verb_of_the_cluster_begins(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = cisdriver(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no AWS credentials found" in done.stderr
+    assert "--sandbox" in done.stderr
+    assert not (tmp_path / ".cisdriver").exists()
+
+
 def test_a_missing_packer_is_named(tmp_path: Path) -> None:
     env = environment(tmp_path, PATH=str(tmp_path), AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
     done = cisdriver("bake", "--region", "eu-central-1", cwd=tmp_path, env=env)
@@ -105,6 +116,20 @@ def test_a_missing_packer_is_named(tmp_path: Path) -> None:
         (("audit", "--host", "a", "--private-key", "nokey"), "no private key at nokey"),
         (("verify",), "no node is named"),
         (("verify", "--host", "a", "--level", "2"), "No such option"),
+        (("verify", "--cluster", "--host", "a"), "--cluster runs workloads on a cluster"),
+        (("verify", "--cluster", "1st"), "--cluster: expected a name of at most 50 letters"),
+        (("verify", "--cluster", "--sandbox"), "no sandbox is kept in"),
+        (("deploy", "--sandbox"), "there is no image to deploy in the sandbox"),
+        (("deploy", "--image", "ami-1"), "--image: expected an AMI id such as ami-0123456789abcdef0"),
+        (("deploy", "--image", "ami-00000001"), "so its node group needs a name"),
+        (("deploy", "--vpc-id", "vpc-00000001"), "--vpc-id is given without --subnet-ids"),
+        (("deploy", "--public-access-cidr", "everywhere"), "expected IPv4 networks such as 203.0.113.0/24"),
+        (("deploy", "--admin", "me"), "expected ARNs of roles or users"),
+        (("deploy", "--node-count", "0"), "expected 1 to 100 nodes, found 0"),
+        (("deploy", "--nat", "two"), "'two' is not one of"),
+        (("destroy",), "no terminal to ask on"),
+        (("run", "--sandbox", "--level", "3"), "'3' is not one of '1', '2'"),
+        (("run", "--sandbox", "--subnet-ids", "subnet-00000001"), "--subnet-ids is given without --vpc-id"),
         (("report",), "no run yet"),
         (("report", "20260101"), "no run 20260101"),
         (("rules", "show", "99.1"), "no rule or id '99.1'"),

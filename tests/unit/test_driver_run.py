@@ -105,6 +105,25 @@ def test_when_interrupted_packer_may_tidy_up_before_ansible_goes(tmp_path: Path)
         bystander.wait()
 
 
+def test_what_has_left_its_parent_is_stopped_with_the_play(tmp_path: Path) -> None:
+    """As Ansible's asynchronous tasks do."""
+    program, started = tmp_path / "program", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\n(setsid sleep 60 >/dev/null 2>&1 & echo $! > {started})\nexec sleep 60\n")
+    program.chmod(0o755)
+    run = rundir.create(tmp_path / "runs")
+
+    def interrupt_when_started() -> None:
+        while not started.exists() or not started.read_text():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with runner.Interrupt() as interrupt:
+        threading.Thread(target=interrupt_when_started, daemon=True).start()
+        outcome = runner.run(play(tmp_path, str(program)), run.path, interrupt, lambda: None)
+    assert outcome.interrupted
+    assert int(started.read_text()) not in processes.running()
+
+
 def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
     stubborn = tmp_path / "packer"
     stubborn.write_text(PACKER.replace("signal.signal(signal.SIGINT, tidy)", "signal.signal(signal.SIGINT, print)"))
@@ -244,6 +263,17 @@ def test_the_stage_in_which_a_task_failed_is_the_one_that_failed() -> None:
         ("harden", False),
         ("result", True),
     ]
+
+
+def test_a_play_may_be_one_stage_as_a_whole() -> None:
+    tracker = stages.Tracker(lambda *_, **__: None, time.monotonic)
+    tracker.play("look")
+    for event in (task("image", "build"), task("image", "harden")):
+        tracker.feed(event)
+    tracker.leave()
+    tracker.play()
+    tracker.feed(task("image", "build"))
+    assert [stage.label for stage in tracker.stages] == ["Look what there is", "Build"]
 
 
 def test_a_step_is_one_line_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:

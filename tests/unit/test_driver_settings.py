@@ -61,6 +61,10 @@ def test_no_means_no() -> None:
         ("- level\n", "expected settings as 'name: value', found a list"),
         ("encrypt: perhaps\n", "cisdriver.yml:1: encrypt: "),
         ("subnet_id: subnet\n", "expected an id such as subnet-0123456789abcdef0"),
+        ("nat: two\n", "cisdriver.yml:1: nat: expected one or three or none, found 'two'"),
+        ("image:\n  - ami-00000001\n  - ami\n", "cisdriver.yml:3: image.1: expected an AMI id such as"),
+        ("subnet_ids: [vpc]\n", "cisdriver.yml:1: subnet_ids.0: expected ids such as subnet-0123456789abcdef0"),
+        ("clustr: prod\n", "cisdriver.yml:1: unknown setting 'clustr'; did you mean 'cluster'?"),
     ],
 )
 def test_an_error_in_the_file_is_told_with_file_and_line(file: str, message: str) -> None:

@@ -12,7 +12,19 @@ import click
 from cisdriver.errors import CisdriverError
 
 #: The verbs, in the order of a first day; each is the command ``command`` of the module of its name.
-VERBS = ("bake", "harden", "audit", "verify", "rules", "report", "doctor", "completion")
+VERBS = (
+    "run",
+    "bake",
+    "deploy",
+    "verify",
+    "destroy",
+    "harden",
+    "audit",
+    "rules",
+    "report",
+    "doctor",
+    "completion",
+)
 
 
 class Verbs(click.Group):
@@ -55,15 +67,16 @@ def cli() -> None:
     \b
     Example:
       cisdriver bake --level 1 --sandbox
+      cisdriver run --level 1 --sandbox
 
     Settings come from flags, then from CISDRIVER_* variables, then from cisdriver.yml; all three use the
     same names (--kubernetes-version, CISDRIVER_KUBERNETES_VERSION, kubernetes_version).
 
     \b
     Exit codes:
-      0 done and compliant           4 deployment failed
+      0 done and compliant           4 cluster not deployed, or not destroyed
       1 findings beyond accepted     5 an audit could not look
-      2 usage, settings, missing     6 node verification failed
+      2 usage, settings, missing     6 node or workload failed
       3 bake or hardening failed     130 interrupted
     """
 

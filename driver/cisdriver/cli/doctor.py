@@ -10,7 +10,7 @@ from cisdriver.cli import options
 
 
 @click.command("doctor")
-@click.option("--sandbox", is_flag=True, default=None, help="What `bake --sandbox` needs, instead of an AWS account.")
+@click.option("--sandbox", is_flag=True, default=None, help="What --sandbox needs, instead of an AWS account.")
 @click.option("--region", help="AWS region, by default that of your AWS configuration.")
 @options.where
 @options.as_json

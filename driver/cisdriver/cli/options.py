@@ -82,6 +82,76 @@ where: Callable[[Any], Any] = group(
 
 as_json: Callable[[Any], Any] = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
+account: Callable[[Any], Any] = group(
+    click.option("--sandbox", is_flag=True, default=None, help="Work in an embedded AWS on this machine."),
+    click.option("--region", help="AWS region, by default that of your AWS configuration."),
+)
+
+baking: Callable[[Any], Any] = group(
+    click.option(
+        "--base",
+        metavar="BASE",
+        help="Start from ssm (what EKS recommends), an AMI id, or a name with * and --base-owner.  [default: ssm]",
+    ),
+    click.option(
+        "--base-owner", metavar="OWNER", help="Owner of a base given by name: amazon, self, or an account id."
+    ),
+    click.option("--kubernetes-version", metavar="VERSION", help="Kubernetes version of the base that ssm names."),
+    click.option("--architecture", type=click.Choice(["x86_64", "arm64"]), help="Architecture of the base."),
+    click.option("--name", help="Name of the new AMI."),
+    click.option("--instance-type", metavar="TYPE", help="Instance to build on."),
+    click.option("--subnet-id", metavar="ID", help="Where to build, by default in the default VPC."),
+    click.option("--session-manager", is_flag=True, default=None, help="SSH through Session Manager, no open port."),
+    click.option(
+        "--ssh-source-cidr",
+        multiple=True,
+        metavar="CIDR",
+        help="Network from which port 22 is reached, by default the address AWS sees this machine under. Repeatable.",
+    ),
+    click.option(
+        "--partitions/--no-partitions",
+        default=None,
+        help="Give /var, /var/log, /var/log/audit, /var/tmp, /home a second volume.  [default: at level 2]",
+    ),
+    click.option("--partitions-size", type=int, metavar="GIB", help="Size of the second volume.  [default: 50]"),
+    click.option("--encrypt/--no-encrypt", default=None, help="Encrypt the volumes.  [default: encrypt]"),
+    click.option("--kms-key-id", metavar="KEY", help="Key to encrypt with, by default the account's."),
+    click.option("--publish-parameter", metavar="NAME", help="SSM parameter that is to hold the new AMI's id."),
+    click.option("--keep-failed", is_flag=True, default=None, help="Register the image though its audit has findings."),
+)
+
+tagging: Callable[[Any], Any] = click.option(
+    "--tag", multiple=True, metavar="KEY=VALUE", help="Tag for all that is made. Repeatable."
+)
+
+cluster: Callable[[Any], Any] = click.option("--cluster", metavar="NAME", help="The cluster.  [default: cisdriver]")
+
+baseline: Callable[[Any], Any] = click.option(
+    "--baseline", is_flag=True, default=None, help="Compare with an unhardened node group of EKS's recommended image."
+)
+
+deploying: Callable[[Any], Any] = group(
+    cluster,
+    baseline,
+    click.option("--existing", is_flag=True, default=None, help="The cluster exists; add node groups to it alone."),
+    click.option("--vpc-id", metavar="ID", help="A network that exists, instead of one of its own."),
+    click.option("--subnet-ids", multiple=True, metavar="ID", help="Private subnets of that VPC. Repeatable."),
+    click.option(
+        "--nat",
+        type=click.Choice(["one", "three", "none"]),
+        help="NAT gateways of the cluster's own network; none closes it: interface endpoints, no Internet.",
+    ),
+    click.option(
+        "--public-access-cidr",
+        multiple=True,
+        metavar="CIDR",
+        help="Network that reaches the API server from outside the VPC, by default none. Repeatable.",
+    ),
+    click.option("--admin", multiple=True, metavar="ARN", help="Role or user to administer the cluster. Repeatable."),
+    click.option("--node-type", multiple=True, metavar="TYPE", help="Instance type for the nodes. Repeatable."),
+    click.option("--node-count", type=int, metavar="COUNT", help="Nodes of each group."),
+)
+
 running: Callable[[Any], Any] = group(
     where,
     as_json,

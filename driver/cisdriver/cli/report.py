@@ -28,7 +28,7 @@ def command(run: str | None, as_json: bool, **flags: Any) -> None:
     from cisdriver.errors import UsageError
 
     found = rundir.find(settings.run_dir, run)
-    if not found.documents() and not found.results("verify"):
+    if not any(found.results(stage) for stage in ("audit", "verify", "workloads")):
         raise UsageError(
             f"run {found.id} has no audit and no verification, so there is nothing to report",
             "`cisdriver audit` and `cisdriver verify` make them.",
