@@ -18,7 +18,7 @@ lint: $(VENV)/.dev
 	# ansible-lint installs the collection into its home and would go on reading that copy
 	rm -rf $(VENV)/lint
 	ANSIBLE_HOME=$(CURDIR)/$(VENV)/lint $(BIN)/ansible-lint --offline
-	shellcheck -x -S warning tools/*.sh .ci/run tests/rules/stub-rpm roles/image/files/*.sh driver/cisdriver/sandbox/standin/*.sh
+	shellcheck -x -S warning tools/*.sh .ci/run tests/rules/stub-rpm roles/image/files/*.sh roles/workloads/templates/helpers.sh driver/cisdriver/sandbox/standin/*.sh
 
 unit: $(VENV)/.dev ## Seconds: no machine needed
 	$(BIN)/pytest -q -n $(JOBS) tests -m 'not node and not vm'

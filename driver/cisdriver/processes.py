@@ -114,7 +114,9 @@ def stop(roots: list[Process], tidy_seconds: float, hurry: Callable[[], bool], w
     tree |= _trees(alive(roots))
     send(alive(roots), signal.SIGINT)
     _wait_for(tree, 10, hurry, wait)
-    send(alive(tree | _trees(alive(roots))), signal.SIGKILL)
+    killed = alive(tree | _trees(alive(roots)))
+    send(killed, signal.SIGKILL)
+    _wait_for(killed, 5, lambda: False, wait)  # it takes a moment, and what follows counts on their end
 
 
 def _trees(roots: Iterable[Process]) -> set[Process]:
