@@ -21,7 +21,7 @@ def test_every_role_has_a_scenario() -> None:
 @pytest.mark.node
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(scenario: str, tmp_path: Path) -> None:
-    """Syntax, check, converge, idempotence, verify on a fresh stand-in node."""
+    """Syntax, check, converge, idempotence, verify on a fresh stand-in node, or in a fresh AWS of the sandbox."""
     bin_dir = Path(sys.executable).parent
     env = {
         **os.environ,

@@ -684,6 +684,9 @@ def test_the_price_list_has_samples_and_filters_them(aws: Aws) -> None:
     assert ask("AmazonEC2", regionCode="eu-central-1", instanceType="m6i.large", operatingSystem="Windows") == []
     eks = [one["product"]["attributes"]["usagetype"] for one in ask("AmazonEKS", regionCode="us-east-1")]
     assert eks == ["AmazonEKS-Hours:perCluster", "AmazonEKS-Hours:extendedSupport"]
+    for kind, usage in (("gp2", "gp2"), ("gp3", "gp3"), ("io1", "piops")):
+        volumes = ask("AmazonEC2", regionCode="us-east-1", volumeApiName=kind)
+        assert [one["product"]["attributes"]["usagetype"] for one in volumes] == [f"EBS:VolumeUsage.{usage}"]
     assert len(ask("AmazonEC2", regionCode="eu-central-1")) > 100
 
 

@@ -18,6 +18,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from cisdriver.sandbox.aws import Endpoint, Sandbox, SandboxError, shapes, wire
+from cisdriver.sandbox.aws.images import BASE_IMAGES, EKS_OWNER
 from cisdriver.sandbox.aws.operations import OPERATIONS
 
 _HERE = Path(__file__).parent
@@ -158,6 +159,14 @@ def test_a_release_that_eks_does_not_have_is_not_found(aws: Aws) -> None:
 def test_a_private_parameter_is_kept(aws: Aws) -> None:
     aws.ssm.put_parameter(Name="/golden/ami", Value="ami-1", Type="String", DataType="aws:ec2:image")
     assert aws.ssm.get_parameter(Name="/golden/ami")["Parameter"]["Value"] == "ami-1"
+
+
+def test_base_images_map_their_root_as_those_of_eks_do(aws: Aws) -> None:
+    images = aws.ec2.describe_images(Owners=[EKS_OWNER])["Images"]
+    assert len(images) == len(BASE_IMAGES)
+    mapped = [mapping for image in images for mapping in image["BlockDeviceMappings"]]
+    assert [one["DeviceName"] for one in mapped] == ["/dev/xvda"] * len(images)
+    assert {(one["Ebs"]["VolumeType"], one["Ebs"]["VolumeSize"]) for one in mapped} == {("gp3", 20)}
 
 
 def test_an_image_keeps_the_volumes_of_its_instance_and_its_name_is_its_own(aws: Aws) -> None:

@@ -39,8 +39,8 @@ class SandboxError(Exception):
 class Endpoint:
     """Where the sandbox answers, and the ids it was furnished with.
 
-    ``env`` makes boto3, amazon.aws and Packer talk to it. The first machine that runs at a time has its sshd at
-    ``ssh_host``:``ssh_port``; its user takes the key pair of the request that started it.
+    ``env`` makes boto3, amazon.aws and Packer talk to it. The first machine with a key pair that runs at a time has its
+    sshd at ``ssh_host``:``ssh_port``; its user takes the key pair of the request that started it.
     """
 
     url: str

@@ -7,6 +7,7 @@ from typing import Any
 
 from moto.ec2.models.amis import Ami
 
+from .images import EKS_OWNER, ROOT_VOLUME
 from .wire import Call
 from .world import After, AwsError, Before, Reply, World
 
@@ -25,6 +26,22 @@ class SandboxAmi(Ami):
     @property
     def block_device_mappings(self) -> list[dict[str, Any]]:
         return self.mappings
+
+
+class BaseAmi(Ami):
+    """A published image with the root volume EKS gives it; moto's has a magnetic one of 15 GiB."""
+
+    @property
+    def block_device_mappings(self) -> list[dict[str, Any]]:
+        return [{"DeviceName": self.root_device_name, "Ebs": {"SnapshotId": self.ebs_snapshot.id, **ROOT_VOLUME}}]
+
+
+def map_base_images(world: World, call: Call) -> Reply | None:
+    """moto makes the images of a region when the region is first asked for anything."""
+    for image in list(world.ec2(call.region).amis.values()):
+        if type(image) is Ami and image.owner_id == EKS_OWNER:
+            image.__class__ = BaseAmi
+    return None
 
 
 def refuse_taken_name(world: World, call: Call) -> Reply | None:
@@ -177,6 +194,7 @@ BEFORE: dict[tuple[str, str], Before] = {
     ("ec2", "CreateImage"): refuse_taken_name,
     ("ec2", "CreateTags"): refuse_reserved_tags,
     ("ec2", "DeleteSnapshot"): refuse_snapshot_in_use,
+    ("ec2", "DescribeImages"): map_base_images,
     ("ec2", "ModifyImageAttribute"): check_image_attribute,
     ("ec2", "EnableImageDeprecation"): enable_image_deprecation,
 }

@@ -1,7 +1,7 @@
 """The base images of the sandbox and the public SSM parameters that name them.
 
 Shapes and names as EKS publishes them (amazon-eks-ami README; EKS user guide, "Retrieve recommended Amazon
-Linux AMI IDs"): owner 602401143452, root device /dev/xvda, 20 GiB.
+Linux AMI IDs"): owner 602401143452, root device /dev/xvda.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 EKS_OWNER = "602401143452"
+#: amazon-eks-ami's templates/*/template.json, ami_block_device_mappings; volume_type is a variable there.
+ROOT_VOLUME = {"VolumeSize": 20, "VolumeType": "gp3", "DeleteOnTermination": True, "Encrypted": False}
 RELEASE = "20261112"
 #: Kubernetes versions EKS offers for AL2023; AL2 ended with 1.32.
 VERSIONS = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36")

@@ -27,6 +27,7 @@ _SNAPSHOTS = "cisdriver-snapshots-"
 class PodmanMachines:
     """Builds the stock image first, if there is none: that takes minutes, which no API request may.
 
+    ``ssh_port`` is for a machine with a key pair, which somebody means to log into; nodes of a cluster have none.
     ``reboots`` is whether a machine comes back from a reboot; a test of the time limit says no.
     """
 
@@ -43,7 +44,7 @@ class PodmanMachines:
         snapshots = self._snapshots.get(image, {})
         with self._lock:
             taken = {one.ssh_port for one in self._nodes.values()}
-            port = free_port() if self._ssh_port in taken else self._ssh_port
+            port = self._ssh_port if keys and self._ssh_port not in taken else free_port()
             self._nodes[instance] = node.start(
                 f"cisdriver-{instance}",
                 self._images.get(image, self._stock),

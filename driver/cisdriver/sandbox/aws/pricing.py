@@ -57,7 +57,7 @@ def _catalogue(region: str) -> Iterator[tuple[dict[str, str], str, float]]:
     for service, family, usage, unit, price in _PLAIN:
         yield _attributes(region, service, family, usage), unit, price
     for kind, price in _VOLUMES.items():
-        usage = "EBS:VolumeUsage" if kind == "gp2" else f"EBS:VolumeUsage.{'piops' if kind == 'io1' else kind}"
+        usage = f"EBS:VolumeUsage.{'piops' if kind == 'io1' else kind}"
         yield {**_attributes(region, "AmazonEC2", "Storage", usage), "volumeApiName": kind}, "GB-Mo", price
     for name, facts in INSTANCE_TYPES.items():
         own = {**_ON_DEMAND, "instanceType": name, "vcpu": str(facts["VCpuInfo"]["DefaultVCpus"])}
