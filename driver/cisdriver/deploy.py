@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cisdriver import account, aws_errors, bake, collection, nodes, rundir
+from cisdriver import account, aws_errors, bake, collection, earlier, nodes, rundir
 from cisdriver.account import Account
 from cisdriver.errors import DeployError, InterruptedRunError, UsageError
 from cisdriver.rundir import RunDir
@@ -38,11 +38,13 @@ def deploy(settings: Settings, as_json: bool, dry_run: bool) -> Session:
     check(settings)
     region = account.region(settings)
     images = chosen(settings, region)
-    with (
-        session("deploy", settings, {}, as_json) as now,
-        account.opened(now, region, kept=True, failure=DeployError) as where,
-    ):
-        work(now, where, images, dry_run)
+    earlier.refuse_live(settings, region)
+    with session("deploy", settings, {}, as_json, {"region": region}) as now:
+        if not dry_run:
+            earlier.settle(now, region)
+        with account.opened(now, region, kept=True, failure=DeployError) as where:
+            now.facts["sandbox"] = where.url
+            work(now, where, images, dry_run)
     return now
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from cisdriver import account, cluster_screens, collection, deploy
+from cisdriver import account, cluster_screens, collection, deploy, earlier
 from cisdriver.account import Account
 from cisdriver.errors import DeployError, InterruptedRunError, UsageError
 from cisdriver.runner import Outcome, Play
@@ -20,7 +20,9 @@ def destroy(settings: Settings, as_json: bool, yes: bool, images: bool) -> Sessi
     if not yes and (as_json or not (sys.stdin.isatty() and sys.stdout.isatty())):
         raise UsageError("destroy asks before it deletes, and there is no terminal to ask on", "Add --yes to mean it.")
     region = account.region(settings)
+    earlier.refuse_live(settings, region)
     with session("destroy", settings, {}, as_json, {"region": region}) as now:
+        earlier.settle(now, region)
         if settings.sandbox and not account.kept_url(settings):
             now.note(f"No sandbox is kept in {account.keep(settings)}: there is nothing to destroy.")
             return now
@@ -40,12 +42,15 @@ def _ask_and_delete(now: Session, where: Account, yes: bool, images: bool) -> No
     if not yes and not now.ask("Delete all of this?"):
         raise InterruptedRunError("the answer was no", "Nothing was deleted.")
     now.stop_if_interrupted()
+    now.facts["planned"] = planned  # what a killed run leaves is known by this, once its stack is gone
+    now.save()
     now.facts["destroy"] = _play(now, where, images, plan=False)
 
 
 def _play(now: Session, where: Account, images: bool, plan: bool) -> dict[str, Any]:
     """Run the playbook; returns destroy.json. Raises what it ended with."""
     now.run.forget("destroy")
+    known = earlier.images(now.settings, where) if images else []
     outcome = now.play(
         Play(
             playbook=f"{collection.NAME}.destroy",
@@ -55,6 +60,7 @@ def _play(now: Session, where: Account, images: bool, plan: bool) -> dict[str, A
                 "cluster_region": where.region,
                 "cluster_run_dir": str(now.run.path),
                 "cluster_destroy_images": images,
+                **({"cluster_destroy_image_ids": known} if known else {}),
                 "cluster_destroy_plan": plan,
             },
             env=where.env,

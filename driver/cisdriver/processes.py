@@ -67,16 +67,16 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
-def with_variable(name: str, value: str) -> list[Process]:
-    """Processes that were started with this environment variable; none where there is no /proc."""
-    wanted = f"{name}={value}".encode()
+def with_variable(name: str, *values: str) -> list[Process]:
+    """Processes that were started with this variable, of one of these values; none where there is no /proc."""
+    wanted = {f"{name}={value}".encode() for value in values}
     found = []
     for process in running().values():
         try:
             environment = (_PROC / str(process.pid) / "environ").read_bytes()
         except OSError:
             continue  # gone meanwhile, somebody else's, or no /proc
-        if wanted in environment.split(b"\0"):
+        if not wanted.isdisjoint(environment.split(b"\0")):
             found.append(process)
     return found
 

@@ -7,10 +7,8 @@ A stage counts as done by nothing but its own JSON: ``bake.json`` that names an 
 from __future__ import annotations
 
 import itertools
-import time
-from typing import Any
 
-from cisdriver import account, bake, deploy, nodes, processes, rundir, runner, workloads
+from cisdriver import account, bake, deploy, earlier, nodes, rundir, workloads
 from cisdriver.account import Account
 from cisdriver.errors import BakeError, FindingsError, UsageError
 from cisdriver.rundir import RunDir
@@ -30,6 +28,8 @@ def run(settings: Settings, as_json: bool, fresh: bool) -> Session:
     if settings.image:
         raise UsageError("run deploys the image that it bakes, and --image names another", "Leave it out, or deploy.")
     deploy.check(settings)
+    check(settings)
+    earlier.refuse_live(settings, region)
     found, note = unfinished(settings, region)
     if found and fresh:
         note = f"Start anew; run {found.id} is given up."
@@ -38,12 +38,26 @@ def run(settings: Settings, as_json: bool, fresh: bool) -> Session:
     with session("run", settings, totals, as_json, facts, continued) as now:
         if note:
             now.note(note)
-        if found and fresh:
-            with rundir.held(found):
-                _work(now, region, found)
-        else:
-            _work(now, region, found)
+        _work(now, region, found)
     return now
+
+
+def check(settings: Settings) -> None:
+    """Raise UsageError for settings whose cluster the last stage could not verify: an hour would be lost by then."""
+    if settings.sandbox:
+        return
+    if not (settings.vpc_id or settings.existing or settings.public_access_cidr):
+        raise UsageError(
+            "verify could not reach the cluster: its VPC is made by this run, and its API server answers there alone",
+            "Add --public-access-cidr with this machine's address as the Internet sees it; or --vpc-id and --subnet-ids"
+            " of a VPC that this machine reaches. Or bake and deploy, make a way into the VPC, and verify --cluster.",
+        )
+    if settings.nat == "none" and not (settings.workload_image and settings.kube_bench_image):
+        raise UsageError(
+            "verify could not run its workloads: with --nat none no node reaches the registries of their images",
+            "Copy the two to ECR of the account, and name the copies: --workload-image and --kube-bench-image."
+            " docs/workloads.md shows how.",
+        )
 
 
 def unfinished(settings: Settings, region: str) -> tuple[RunDir | None, str]:
@@ -53,7 +67,7 @@ def unfinished(settings: Settings, region: str) -> tuple[RunDir | None, str]:
     """
     note, newest = "", True
     for run, about in rundir.newest_first(settings.run_dir):
-        if about.get("verb") == "destroy" and _destroyed(run, about, settings, region):
+        if earlier.concerns(about, settings, region) and earlier.destroyed(run, about):
             break
         if about.get("verb") != "run":
             continue
@@ -71,20 +85,11 @@ def unfinished(settings: Settings, region: str) -> tuple[RunDir | None, str]:
     return None, note
 
 
-def _destroyed(run: RunDir, about: dict[str, Any], settings: Settings, region: str) -> bool:
-    """Whether a run of destroy took away the cluster of these settings."""
-    set_then = about.get("settings") or {}
-    same = set_then.get("cluster", "cisdriver") == settings.cluster and about.get("region") == region
-    same = same and bool(set_then.get("sandbox")) == settings.sandbox
-    return same and (run.read("destroy") or {}).get("status") == "done"
-
-
 def _work(now: Session, region: str, before: RunDir | None) -> None:
     """``before``: the run that was left unfinished, be it this one or one that is given up."""
     from cisdriver import report
 
-    if before:
-        _stop(now, before)
+    earlier.settle(now, region)
     with account.opened(now, region, kept=True, failure=BakeError) as where:
         now.facts["sandbox"] = where.url
         now.save()
@@ -107,19 +112,11 @@ def _work(now: Session, region: str, before: RunDir | None) -> None:
 def finished(run: RunDir) -> list[str]:
     """The stages that are done, up to the first that is not."""
     marks = {
-        "bake": bake.finished(_read(run, "bake")),
-        "deploy": (_read(run, "deploy") or {}).get("status") == "done",
-        "verify": (_read(run, workloads.RESULT) or {}).get("status") == "done",
+        "bake": bake.finished(earlier.read(run, "bake")),
+        "deploy": (earlier.read(run, "deploy") or {}).get("status") == "done",
+        "verify": (earlier.read(run, workloads.RESULT) or {}).get("status") == "done",
     }
     return list(itertools.takewhile(marks.__getitem__, STAGES))
-
-
-def _read(run: RunDir, stage: str) -> Any:
-    """A stage's JSON; one that a power cut tore tells as little as none."""
-    try:
-        return run.read(stage)
-    except UsageError:
-        return None
 
 
 def _continues(now: Session, done: list[str], left: list[str]) -> str:
@@ -134,18 +131,9 @@ def _continues(now: Session, done: list[str], left: list[str]) -> str:
     return f"Continue run {now.run.id} of these settings:{so_far} {go_on}.\n--fresh would start anew."
 
 
-def _stop(now: Session, before: RunDir) -> None:
-    """End what outlived a driver that was killed: two at the same work would undo each other's."""
-    alive = runner.outliving(before.events)
-    if alive:
-        with now.stage("stop"):
-            processes.stop(alive, runner.TIDY_SECONDS, lambda: now.interrupt.count > 0, time.sleep)
-            now.skip()  # what the dying say is no step of this run
-
-
 def _clear(now: Session, where: Account, before: RunDir) -> None:
     """Delete what a half-done bake has left in the account, and keep its files from being read as the next one's."""
-    result = _read(before, "bake")
+    result = earlier.read(before, "bake")
     if bake.finished(result) or not (before.path / "ansible" / "bake").exists():
         return
     if result is None or result.get("left"):

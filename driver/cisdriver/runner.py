@@ -161,11 +161,11 @@ def _forget_environment(status: dict[str, Any], runner_config: Any) -> None:
         (Path(runner_config.artifact_dir) / "command").unlink(missing_ok=True)
 
 
-def outliving(events: Path) -> list[processes.Process]:
-    """Processes of a run's plays that are no children of ours (any more): Ansible's asynchronous tasks leave their
-    parent, and all of them outlive a driver that is killed."""
+def outliving(*events: Path) -> list[processes.Process]:
+    """Processes of the plays of runs, which ``events`` name, that are no children of ours (any more): Ansible's
+    asynchronous tasks leave their parent, and all of them outlive a driver that is killed."""
     ours = {process.pid for process in processes.descendants(os.getpid())} | {os.getpid()}
-    return [one for one in processes.with_variable("CISDRIVER_EVENTS", str(events)) if one.pid not in ours]
+    return [one for one in processes.with_variable("CISDRIVER_EVENTS", *map(str, events)) if one.pid not in ours]
 
 
 def _stop(interrupt: Interrupt, others: set[int], tick: Callable[[], None], events: Path) -> None:

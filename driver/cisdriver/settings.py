@@ -108,6 +108,8 @@ class Settings(BaseModel):
     admin: Annotated[tuple[Arn, ...], BeforeValidator(_names)] = ()
     node_type: Annotated[tuple[InstanceType, ...], BeforeValidator(_names)] = ()
     node_count: Annotated[int, Field(ge=1, le=100)] | None = None
+    workload_image: Text | None = None
+    kube_bench_image: Text | None = None
 
     # How to run
     run_dir: Path = Path(".cisdriver")

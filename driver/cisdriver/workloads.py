@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
-from cisdriver import account, aws_errors, collection, deploy, nodes
+from cisdriver import account, aws_errors, collection, deploy, earlier, nodes
 from cisdriver.account import Account
 from cisdriver.errors import InterruptedRunError, UsageError, VerificationError
 from cisdriver.runner import Outcome, Play
@@ -14,7 +15,15 @@ from cisdriver.settings import Settings
 
 #: Where the run has the results documents of this stage, one per node group, and its own JSON.
 STAGE, RESULT = "workloads", "workloads-result"
-_VARIABLES = {"workloads_cluster": "cluster", "workloads_region": "region", "workloads_baseline": "baseline"}
+_VARIABLES = {
+    "workloads_cluster": "cluster",
+    "workloads_region": "region",
+    "workloads_baseline": "baseline",
+    "workloads_image": "workload_image",
+    "workloads_kube_bench_image": "kube_bench_image",
+}
+#: A stack in any other state has no node group, or one that is on its way.
+_STANDS = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 
 
 def verify(settings: Settings, as_json: bool) -> Session:
@@ -30,7 +39,7 @@ def verify(settings: Settings, as_json: bool) -> Session:
             "`cisdriver run --level 1 --sandbox` makes one.",
         )
     with (
-        session("verify", settings, {}, as_json) as now,
+        session("verify", settings, {}, as_json, {"region": region}) as now,
         account.opened(now, region, kept=True, failure=VerificationError) as where,
     ):
         work(now, where)
@@ -60,12 +69,39 @@ def _play(now: Session, where: Account) -> Play:
         ident="workloads",
         extra_vars={
             **_identity(now, where),
-            **({"workloads_baseline": deploy.BASELINE} if settings.baseline else {}),
+            **dict(_set(now, where)),
         },
         env=where.env,
         drop_env=where.drop_env,
         verbose=settings.verbose,
     )
+
+
+def _set(now: Session, where: Account) -> Iterator[tuple[str, Any]]:
+    """The role's variables for what was set or deployed, and only for that: the defaults are the role's own."""
+    settings = now.settings
+    if settings.baseline:
+        yield "workloads_baseline", deploy.BASELINE
+    for variable in ("workloads_image", "workloads_kube_bench_image"):
+        if value := getattr(settings, _VARIABLES[variable]):
+            yield variable, value
+    found = groups(earlier.deployment(settings, where), settings)
+    if found:
+        yield "workloads_groups", found
+
+
+def groups(deployed: dict[str, Any], settings: Settings) -> list[str]:
+    """Our node groups by deploy.json, also those of deployments before; none without one, which means all there are.
+
+    Named, they are missed when they have no nodes, and those of others on the same cluster are left alone.
+    """
+    if not deployed:
+        return []
+    prefix = f"{settings.cluster}-nodes-"
+    stand = (one["name"] for one in deployed["stacks"] if one["status"] in _STANDS)
+    found = {name.removeprefix(prefix) for name in stand if name.startswith(prefix)}
+    found |= {group["name"] for group in deployed["node_groups"]} | ({deploy.BASELINE} if settings.baseline else set())
+    return sorted(found)
 
 
 def _identity(now: Session, where: Account) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +121,33 @@ def forget_the_end(run_dir: Path) -> None:
     """Make run.json what it was while the run lasted: a driver that is killed writes no end."""
     path = run_dir / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running", "exit_code": None, "error": None}))
+
+
+LAST_WORDS = '{"v": 1, "event": "task_failed", "pid": 1, "host": "a", "task": "x", "msg": "", "unreachable": false}'
+#: What outlives its driver, and says something as it ends; by itself within a minute.
+_DYING = f"""
+import os, pathlib, signal, sys, time
+def end(*_):
+    with open(os.environ["CISDRIVER_EVENTS"], "a") as file:
+        print({LAST_WORDS!r}, file=file)
+    sys.exit()
+signal.signal(signal.SIGINT, end)
+pathlib.Path(os.environ["READY"]).touch()
+time.sleep(60)
+"""
+
+
+def orphan(directory: Path, run_dir: Path) -> int:
+    """The pid of a process of a run's play whose parent is gone, as is that of all that a killed driver has started."""
+    ready = directory / f"ready-{run_dir.name}"
+    env = {**os.environ, "CISDRIVER_EVENTS": str(run_dir / "events.jsonl"), "READY": str(ready)}
+    start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {_DYING!r}], stdout=2).pid)"
+    started = subprocess.run([sys.executable, "-c", start], env=env, stdout=subprocess.PIPE, text=True, check=True)
+    end = time.monotonic() + 30
+    while not ready.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return int(started.stdout)
 
 
 def settings(tmp_path: Path, **given: Any) -> Settings:

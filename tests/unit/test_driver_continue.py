@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from cisdriver.errors import BakeError, DeployError, FindingsError, InterruptedR
 from cisdriver.session import Session
 from driver_plays import (
     IMAGE,
+    LAST_WORDS,
     Killed,
     Plays,
     bake_json,
@@ -26,6 +26,7 @@ from driver_plays import (
     destroy_json,
     forget_the_end,
     latest,
+    orphan,
     sandbox,
     settings,
     workloads_json,
@@ -33,6 +34,8 @@ from driver_plays import (
 from driver_support import check, document, fail, verification
 
 GROUP = "workloads/al2023-level-1"
+#: Settings that a run can be verified with.
+GIVEN: dict[str, Any] = {"level": 1, "public_access_cidr": ["203.0.113.7/32"]}
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def good(plays: Plays) -> Plays:
 
 
 def run(tmp_path: Path, fresh: bool = False, **given: Any) -> Session:
-    return running.run(settings(tmp_path, **{"level": 1, **given}), as_json=True, fresh=fresh)
+    return running.run(settings(tmp_path, **{**GIVEN, **given}), as_json=True, fresh=fresh)
 
 
 def record(tmp_path: Path) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def test_a_run_is_bake_deploy_and_verify_in_one_directory(tmp_path: Path, good: 
     assert directories == {str(latest(tmp_path))}
     found = record(tmp_path)
     assert (found["status"], found["exit_code"], found["pid"]) == ("done", 0, os.getpid())
-    assert (found["region"], found["settings"]) == ("eu-central-1", {"level": 1})
+    assert (found["region"], found["settings"]) == ("eu-central-1", GIVEN)
     for part in ("al2023-level-1", "the workloads run", "with accepted exceptions"):
         assert part in screens.summary(rundir.RunDir(latest(tmp_path)))
 
@@ -83,7 +86,7 @@ def test_its_record_says_from_the_start_that_it_runs(tmp_path: Path, good: Plays
     def look(run_dir: Path, _variables: Any) -> int:
         found = json.loads((run_dir / "run.json").read_text())
         assert (found["status"], found["exit_code"], found["pid"]) == ("running", None, os.getpid())
-        assert found["settings"] == {"level": 1}
+        assert found["settings"] == GIVEN
         return 2
 
     good.answers["bake"] = look
@@ -233,9 +236,9 @@ def test_other_settings_are_another_run(tmp_path: Path, good: Plays, given: dict
     first = latest(tmp_path)
     forget_the_end(first)
     good.answers["bake"] = answer
-    other = running.unfinished(settings(tmp_path, **{"level": 1, **given}), given.get("region", "eu-central-1"))
+    other = running.unfinished(settings(tmp_path, **{**GIVEN, **given}), given.get("region", "eu-central-1"))
     assert other == (None, f"Run {first.name} of other settings is unfinished; the same settings would continue it.")
-    assert running.unfinished(settings(tmp_path, level=1, verbose=2), "eu-central-1")[0] == rundir.RunDir(first)
+    assert running.unfinished(settings(tmp_path, **GIVEN, verbose=2), "eu-central-1")[0] == rundir.RunDir(first)
 
 
 def test_a_run_whose_cluster_was_destroyed_is_not_continued(tmp_path: Path, good: Plays) -> None:
@@ -247,11 +250,11 @@ def test_a_run_whose_cluster_was_destroyed_is_not_continued(tmp_path: Path, good
     gone = rundir.create(tmp_path / ".cisdriver")
     gone.write("destroy", destroy_json("done"))
     gone.write("run", {"verb": "destroy", "settings": {}, "region": "us-east-1"})
-    assert running.unfinished(settings(tmp_path, level=1), "eu-central-1")[0] is not None
+    assert running.unfinished(settings(tmp_path, **GIVEN), "eu-central-1")[0] is not None
     gone.write("run", {"verb": "destroy", "settings": {}, "region": "eu-central-1"})
-    assert running.unfinished(settings(tmp_path, level=1), "eu-central-1") == (None, "")
+    assert running.unfinished(settings(tmp_path, **GIVEN), "eu-central-1") == (None, "")
     gone.write("destroy", destroy_json("failed"))
-    assert running.unfinished(settings(tmp_path, level=1), "eu-central-1")[0] is not None
+    assert running.unfinished(settings(tmp_path, **GIVEN), "eu-central-1")[0] is not None
 
 
 def test_a_run_whose_sandbox_has_ended_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,20 +301,6 @@ def test_a_run_that_another_driver_is_at_is_refused(tmp_path: Path, good: Plays,
         pass  # a killed process holds nothing
 
 
-LAST_WORDS = '{"v": 1, "event": "task_failed", "pid": 1, "host": "a", "task": "x", "msg": "", "unreachable": false}'
-#: What outlives its driver, and says something as it ends.
-DYING = f"""
-import os, pathlib, signal, sys, time
-def end(*_):
-    with open(os.environ["CISDRIVER_EVENTS"], "a") as file:
-        print({LAST_WORDS!r}, file=file)
-    sys.exit()
-signal.signal(signal.SIGINT, end)
-pathlib.Path(__file__).with_name("ready").touch()
-time.sleep(60)
-"""
-
-
 def test_what_outlived_a_killed_driver_is_ended_before_anything_else(tmp_path: Path, good: Plays) -> None:
     answer = good.answers["deploy"]
     good.is_killed("deploy")
@@ -319,15 +308,9 @@ def test_what_outlived_a_killed_driver_is_ended_before_anything_else(tmp_path: P
         run(tmp_path)
     forget_the_end(latest(tmp_path))
     env = {**os.environ, "CISDRIVER_EVENTS": str(latest(tmp_path) / "events.jsonl")}
-    orphan = tmp_path / "orphan.py"
-    orphan.write_text(DYING)
-    # Whose parent is gone, as it is with all that a killed driver had started.
-    start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, {str(orphan)!r}], stdout=2).pid)"
-    started = subprocess.run([sys.executable, "-c", start], env=env, stdout=subprocess.PIPE, text=True, check=True)
-    left, bystander = int(started.stdout), subprocess.Popen(["sleep", "60"], env=env)  # one of ours is not an orphan
-    while not (tmp_path / "ready").exists():
-        time.sleep(0.05)
+    bystander = subprocess.Popen(["sleep", "60"], env=env)  # one of ours is not an orphan
     try:
+        left = orphan(tmp_path, latest(tmp_path))
         assert left in processes.running()
 
         def after(run_dir: Path, variables: Any) -> int:
@@ -374,6 +357,36 @@ def test_the_times_of_stages_done_before_still_count(tmp_path: Path, good: Plays
     assert 70 <= record(tmp_path)["seconds"] < 90
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, r"verify could not reach the cluster(.|\n)*--public-access-cidr(.|\n)*--vpc-id"),
+        ({**GIVEN, "nat": "none"}, r"verify could not run its workloads(.|\n)*--workload-image and --kube-bench-image"),
+        ({**GIVEN, "nat": "none", "workload_image": "a/busybox:1"}, "verify could not run its workloads"),
+    ],
+)
+def test_what_could_not_be_verified_is_refused_before_the_bake(
+    tmp_path: Path, good: Plays, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        running.run(settings(tmp_path, **given), as_json=True, fresh=False)
+    assert not good.asked
+    assert not (tmp_path / ".cisdriver").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"existing": True},
+        {"vpc_id": "vpc-00000001", "subnet_ids": ["subnet-00000001"]},
+        {"sandbox": True, "nat": "none"},
+        {**GIVEN, "nat": "none", "workload_image": "a/busybox:1", "kube_bench_image": "a/kube-bench:1"},
+    ],
+)
+def test_what_may_be_reached_is_not_refused(tmp_path: Path, given: dict[str, Any]) -> None:
+    running.check(settings(tmp_path, **given))
+
+
 def test_another_image_cannot_be_named(tmp_path: Path, good: Plays) -> None:
     with pytest.raises(UsageError, match="run deploys the image that it bakes"):
         run(tmp_path, image=["ami-00000001"])
@@ -387,7 +400,7 @@ def test_the_end_of_a_continued_run_is_printed(tmp_path: Path, good: Plays, caps
     forget_the_end(latest(tmp_path))
     good.writes("workloads", workloads_json(check("dns")))
     capsys.readouterr()
-    given = settings(tmp_path, level=1)
+    given = settings(tmp_path, **GIVEN)
     with screens.ended(False, given.run_dir):
         running.run(given, as_json=False, fresh=False)
     out = capsys.readouterr().out

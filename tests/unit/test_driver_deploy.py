@@ -11,18 +11,33 @@ from typing import Any
 
 import click
 import pytest
-from cisdriver import account, aws_errors, collection, deploy, destroy, progress, rundir, screens, workloads
+from cisdriver import (
+    account,
+    aws_errors,
+    collection,
+    deploy,
+    destroy,
+    earlier,
+    processes,
+    progress,
+    rundir,
+    screens,
+    workloads,
+)
 from cisdriver.errors import DeployError, InterruptedRunError, UsageError, VerificationError
 from cisdriver.session import Session
 from driver_plays import (
     COST,
     IMAGE,
     REGION,
+    Killed,
     Plays,
     bake_json,
     deploy_json,
     destroy_json,
+    forget_the_end,
     latest,
+    orphan,
     sandbox,
     settings,
     workloads_json,
@@ -102,6 +117,165 @@ def test_what_cannot_be_deployed_is_refused_before_anything_starts(
     assert not (tmp_path / ".cisdriver").exists()
 
 
+def at(tmp_path: Path, verb: str, about: dict[str, Any] | None = None, **documents: Any) -> rundir.RunDir:
+    """An earlier run that was about a cluster; each is newer than those before."""
+    base = tmp_path / ".cisdriver" / "runs"
+    run = rundir.RunDir(base / f"{len(list(base.glob('*'))):04}")
+    run.path.mkdir(parents=True)
+    run.write("run", {"verb": verb, "region": REGION, "settings": {}, **(about or {})})
+    for name, found in documents.items():
+        run.write(name, found)
+    return run
+
+
+def tried(verb: str, tmp_path: Path, **given: Any) -> Session:
+    """Deploy or destroy."""
+    if verb == "deploy":
+        return deploy.deploy(settings(tmp_path, image=["a=ami-00000001"], **given), as_json=True, dry_run=False)
+    return destroy.destroy(settings(tmp_path, **given), as_json=True, yes=True, images=True)
+
+
+@pytest.mark.parametrize("before", ["deploy", "destroy", "run", "verify"])
+@pytest.mark.parametrize("verb", ["deploy", "destroy"])
+def test_while_another_driver_is_at_the_cluster_it_is_refused(
+    tmp_path: Path, plays: Plays, verb: str, before: str
+) -> None:
+    run = at(tmp_path, before)
+    with rundir.held(run), pytest.raises(UsageError, match=f"is at work on run {run.id}"):
+        tried(verb, tmp_path)
+    assert not plays.asked
+    assert len(list(run.path.parent.iterdir())) == 1
+
+
+def test_one_that_began_at_the_same_time_is_seen(tmp_path: Path) -> None:
+    first, second = at(tmp_path, "deploy"), at(tmp_path, "destroy")
+    now: Any = SimpleNamespace(settings=settings(tmp_path), run=second)
+    with rundir.held(first), rundir.held(second), pytest.raises(UsageError, match=f"run {first.id}"):
+        earlier.settle(now, REGION)
+
+
+OTHERS = [
+    {"settings": {"cluster": "other"}},
+    {"settings": {"sandbox": True}},
+    {"region": "us-east-1"},
+    {"verb": "bake"},
+]
+
+
+@pytest.mark.parametrize("about", OTHERS)
+def test_who_is_at_another_cluster_is_no_hindrance(tmp_path: Path, plays: Plays, about: dict[str, Any]) -> None:
+    plays.writes("deploy", {"deploy": deploy_json()})
+    with rundir.held(at(tmp_path, "deploy", about)):
+        tried("deploy", tmp_path)
+    assert plays.idents() == ["deploy"]
+
+
+@pytest.mark.parametrize("verb", ["deploy", "destroy"])
+def test_what_outlived_a_killed_driver_is_ended_first_and_that_of_another_cluster_is_not(
+    tmp_path: Path, plays: Plays, verb: str
+) -> None:
+    left = orphan(tmp_path, at(tmp_path, "deploy", {"status": "running"}).path)
+    other = orphan(tmp_path, at(tmp_path, "deploy", {"settings": {"cluster": "other"}}).path)
+    seen = []
+
+    def look(run_dir: Path, _variables: Any) -> int:
+        seen.append((left in processes.running(), other in processes.running()))
+        found = {"deploy": deploy_json(), "destroy": destroy_json("planned", stacks=[])}
+        (run_dir / f"{verb}.json").write_text(json.dumps(found[verb]))
+        return 0
+
+    plays.answers |= {"deploy": look, "plan": look}
+    try:
+        now = tried(verb, tmp_path)
+    finally:
+        os.kill(other, signal.SIGKILL)
+    assert seen == [(False, True)]
+    assert now.tracker.stages[0].label == "Stop what the killed run left"
+
+
+def test_a_dry_run_ends_nothing(tmp_path: Path, plays: Plays) -> None:
+    left = orphan(tmp_path, at(tmp_path, "deploy").path)
+    plays.writes("deploy", {"deploy": deploy_json("dry_run")})
+    try:
+        deploy.deploy(settings(tmp_path, image=["a=ami-00000001"]), as_json=True, dry_run=True)
+        assert left in processes.running()
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
+def group(name: str, image: str, baseline: bool = False) -> dict[str, Any]:
+    return {"name": name, "image": {"id": image}, "baseline": baseline, "desired": 2}
+
+
+def test_destroying_images_knows_those_whose_stacks_are_gone(tmp_path: Path, plays: Plays) -> None:
+    """By the newest deployment, and by the plan of a destroy that was killed: nothing else names them any more."""
+    groups = [group("a", "ami-a"), group("baseline", "ami-of-eks", baseline=True)]
+    at(tmp_path, "deploy", deploy=deploy_json(node_groups=[group("a", "ami-of-the-destroyed")]))
+    at(tmp_path, "destroy", destroy=destroy_json("done"))
+    at(tmp_path, "deploy", deploy=deploy_json(node_groups=[group("a", "ami-before-the-update")]))
+    at(tmp_path, "run", deploy=deploy_json(node_groups=groups))
+    at(tmp_path, "deploy", deploy=deploy_json("failed", node_groups=[group("a", "ami-that-failed")]))
+    at(tmp_path, "deploy", {"region": "us-east-1"}, deploy=deploy_json(node_groups=[group("a", "ami-elsewhere")]))
+    killed = [{"id": "ami-b", "name": "b", "snapshots": []}]
+    plays.writes("plan", {"destroy": destroy_json("planned", images=killed)})
+    plays.is_killed("destroy")
+    with pytest.raises(Killed):
+        tried("destroy", tmp_path)
+    assert plays.asked_for("plan")["cluster_destroy_image_ids"] == ["ami-a"]
+    forget_the_end(latest(tmp_path))
+    here = account.Account(REGION)
+    assert earlier.images(settings(tmp_path), here) == ["ami-a", "ami-b"]
+    rundir.RunDir(latest(tmp_path)).write("destroy", destroy_json("done"))
+    assert earlier.images(settings(tmp_path), here) == []
+
+
+def test_without_images_none_is_handed_on(tmp_path: Path, plays: Plays) -> None:
+    at(tmp_path, "deploy", deploy=deploy_json())
+    plays.writes("plan", {"destroy": destroy_json("planned")})
+    plays.writes("destroy", {"destroy": destroy_json("done")})
+    destroy.destroy(settings(tmp_path), as_json=True, yes=True, images=False)
+    assert plays.idents() == ["plan", "destroy"]
+    assert not any("cluster_destroy_image_ids" in play.extra_vars for play in plays.asked)
+
+
+def test_the_node_groups_that_were_deployed_are_verified_and_no_others(tmp_path: Path, plays: Plays) -> None:
+    stacks = [
+        {"name": f"cisdriver-{name}", "status": status, "changed": False}
+        for name, status in {
+            "network": "CREATE_COMPLETE",
+            "nodes-new": "CREATE_COMPLETE",
+            "nodes-of-before": "UPDATE_ROLLBACK_COMPLETE",
+            "nodes-never-made": "ROLLBACK_COMPLETE",
+        }.items()
+    ]
+    at(tmp_path, "deploy", deploy=deploy_json(stacks=stacks, node_groups=[group("new", "ami-a")]))
+    at(tmp_path, "deploy", deploy=deploy_json("dry_run", node_groups=[group("planned", "ami-a")]))
+    (at(tmp_path, "deploy").path / "deploy.json").write_text('{"status": "do')
+    plays.writes("workloads", workloads_json(check("dns")))
+    workloads.verify(settings(tmp_path), as_json=True)
+    assert plays.asked_for("workloads")["workloads_groups"] == ["new", "of-before"]
+    workloads.verify(settings(tmp_path, baseline=True), as_json=True)
+    assert plays.asked_for("workloads")["workloads_groups"] == ["baseline", "new", "of-before"]
+    workloads.verify(settings(tmp_path, cluster="other"), as_json=True)
+    assert "workloads_groups" not in plays.asked_for("workloads")
+    at(tmp_path, "destroy", destroy=destroy_json("done"))
+    assert earlier.deployment(settings(tmp_path), account.Account(REGION)) == {}
+
+
+def test_a_deployment_of_a_sandbox_that_has_ended_tells_nothing(tmp_path: Path) -> None:
+    at(tmp_path, "deploy", {"settings": {"sandbox": True}, "sandbox": "http://127.0.0.1:1"}, deploy=deploy_json())
+    given = settings(tmp_path, sandbox=True)
+    assert earlier.deployment(given, account.Account(REGION, url="http://127.0.0.1:1"))["status"] == "done"
+    assert earlier.deployment(given, account.Account(REGION, url="http://127.0.0.1:2")) == {}
+
+
+def test_workloads_may_come_from_another_registry(tmp_path: Path, plays: Plays) -> None:
+    plays.writes("workloads", workloads_json(check("dns")))
+    workloads.verify(settings(tmp_path, workload_image="ecr/busybox:1", kube_bench_image="ecr/kb:1"), as_json=True)
+    handed = plays.asked_for("workloads")
+    assert (handed["workloads_image"], handed["workloads_kube_bench_image"]) == ("ecr/busybox:1", "ecr/kb:1")
+
+
 def test_the_sandbox_deploys_only_what_was_baked_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_it = {"sandbox": "http://127.0.0.1:1", "settings": {"sandbox": True}}
     baked(tmp_path, in_it, image={"id": "ami-kept"})
@@ -136,6 +310,8 @@ def test_every_variable_is_one_that_the_roles_know(tmp_path: Path, plays: Plays)
         node_type=["m6i.large"],
         node_count=2,
         tag={"a": "b"},
+        workload_image="a/busybox:1",
+        kube_bench_image="a/kube-bench:1",
     )
     deploy.deploy(given, as_json=True, dry_run=False)
     network = {"vpc_id": "vpc-00000001", "subnet_ids": ["subnet-00000001"], "image": ["a=ami-00000001"]}

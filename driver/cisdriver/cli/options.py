@@ -130,6 +130,13 @@ baseline: Callable[[Any], Any] = click.option(
     "--baseline", is_flag=True, default=None, help="Compare with an unhardened node group of EKS's recommended image."
 )
 
+workloads: Callable[[Any], Any] = group(
+    click.option(
+        "--workload-image", metavar="IMAGE", help="busybox, from a registry that nodes of a closed VPC reach."
+    ),
+    click.option("--kube-bench-image", metavar="IMAGE", help="kube-bench, likewise."),
+)
+
 deploying: Callable[[Any], Any] = group(
     cluster,
     baseline,

@@ -19,6 +19,7 @@ from cisdriver.cli import options
     help="Run workloads on a cluster instead, by default on the one that deploy makes.",
 )
 @options.baseline
+@options.workloads
 @options.account
 @options.running
 def command(as_json: bool, cluster: str | None, **flags: Any) -> None:
