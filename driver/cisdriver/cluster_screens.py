@@ -93,6 +93,9 @@ def plan(planned: Mapping[str, Any], cluster: str, region: str) -> str:
         snapshots = f", with {', '.join(image['snapshots'])}" if image["snapshots"] else ""
         lines.append(_kind("image", image["id"], f"{image['name']}{snapshots}"))
     lines += [_kind(other["kind"].replace("_", " "), other["id"], other["what"]) for other in planned["others"]]
+    kept = [_kind(other["kind"], other["id"], other["what"]) for other in planned.get("kept", [])]
+    if kept:
+        lines += ["This carries its name, is older, and stays:", *kept]
     return "\n".join(lines)
 
 

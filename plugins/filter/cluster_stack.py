@@ -17,7 +17,7 @@ short_description: A stack of a cluster's plan, as CloudFormation takes it
 description:
   - Reads the template of role P(cisdriver.amazon_linux.cluster#role) and fills in what differs from cluster to cluster
     beyond parameters, which are administrators, the volumes of an image, and tags.
-  - Completes the parameters by the outputs of the stacks that were applied before.
+  - Completes the parameters by the outputs of the stacks that were applied before, and fails where one lacks them.
 options:
   _input:
     description: The plan that M(cisdriver.amazon_linux.cluster_plan) returned.
@@ -50,7 +50,7 @@ def cluster_stack(
 ) -> dict[str, Any]:
     try:
         return cluster.stack(plan, key, outputs or {})
-    except UserDataError as error:
+    except (UserDataError, cluster.MissingOutputError) as error:
         raise AnsibleFilterError(str(error)) from error
 
 

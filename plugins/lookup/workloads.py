@@ -23,7 +23,9 @@ options:
     elements: dict
     required: true
   options:
-    description: The variables of role P(cisdriver.amazon_linux.workloads#role) without their prefix, and C(used_ports).
+    description: >-
+      The variables of role P(cisdriver.amazon_linux.workloads#role) without their prefix, C(used_ports), and C(now) in
+      seconds.
     type: dict
     required: true
 """

@@ -3,9 +3,9 @@
 
 A workload is ``{"name", "group", "namespace", "proofs", "exec", "scales", "refused", "not_on"}``: ``proofs`` pods have
 to prove it, those with the label ``cisdriver/proof`` that are not on the node ``not_on``; ``refused`` is why the API
-server did not take its objects. A *view* of it is ``{"pods", "logs", "unread", "objects", "events", "exec"}``: API
-objects as dicts; by the pods' names ``logs``, and in ``unread`` why there is none; ``exec`` is what its command said,
-None as long as none was run.
+server did not take its objects. A *view* of it is ``{"pods", "logs", "unread", "objects", "events", "exec",
+"metrics"}``: API objects as dicts; by the pods' names ``logs``, and in ``unread`` why there is none; ``exec`` is what
+its command said, None as long as none was run; ``metrics`` is whether the cluster is to have metrics of pods.
 
 A container proves by a line: ``cisdriver: ok <what it saw>``, ``cisdriver: fail <cause>`` or ``cisdriver: not run:
 <why>``. The last one counts. What kube-bench prints with ``--json`` is a proof, too: it has judged.
@@ -91,6 +91,9 @@ def judge(workload: Mapping[str, Any], view: Mapping[str, Any]) -> Optional[Find
     """``{"status", "reason", "evidence"}``, or None while it may still prove itself."""
     if workload["refused"]:
         return _finding("fail", "the API server refuses it: " + "; ".join(workload["refused"]), [])
+    if workload["scales"] and not view["metrics"]:
+        reason = "the cluster serves no metrics.k8s.io: it has no metrics-server, whose add-on not every region has"
+        return _finding("not_applicable", reason, [])
     proving = [
         pod for pod in view["pods"] if proves(pod) and pod["spec"].get("nodeName") != (workload["not_on"] or None)
     ]
@@ -105,7 +108,7 @@ def judge(workload: Mapping[str, Any], view: Mapping[str, Any]) -> Optional[Find
     )
     if broken:
         return _finding("fail", broken, evidence)
-    if workload["exec"] and view["exec"] is not None:
+    if workload["exec"] and view["exec"] is not None and proving:  # the pod may have gone since
         words.append((proving[0], word(view["exec"])))
         evidence.append(_evidence(proving[0], words[-1][1], "command in "))
         if words[-1][1].verdict in ("", "fail"):

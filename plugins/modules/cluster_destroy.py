@@ -11,14 +11,21 @@ short_description: Delete a cluster with all that it leaves behind
 description:
   - Deletes the stacks that carry the tag C(cisdriver:cluster) of the cluster, the last one first, node groups at once;
     and what the cluster has made beside them, which would hold its network, or cost. These are volumes of its
-    PersistentVolumeClaims, network interfaces of its CNI, and its log group when EKS has made it again.
-  - With O(images), deregisters the images of its node groups that cisdriver has baked, and deletes their snapshots.
+    PersistentVolumeClaims, network interfaces of its CNI, and its log group when EKS has made it again. A volume older
+    than the cluster stays; while one of the others cannot be deleted, the control plane and the network stay.
+  - With O(images), deregisters the images of its node groups, and those of O(image_ids), that cisdriver has baked, and
+    deletes their snapshots.
   - Nothing without the tag is deleted; a cluster of this name that is not cisdriver's is refused.
   - C(amazon.aws.cloudformation) deletes one stack after the other and cannot look between them after what they leave.
   - In check mode it only tells what it would delete. Running it again goes on where it stopped.
 options:
   name: {description: Name of the cluster., type: str, required: true}
   images: {description: Delete the baked images of its node groups, too., type: bool, default: false}
+  image_ids:
+    description: With O(images), more to delete, as of node groups that are gone. Only what cisdriver has baked here is.
+    type: list
+    elements: str
+    default: []
   timeout: {description: Seconds that all may take., type: int, default: 3600}
 extends_documentation_fragment:
   - amazon.aws.common.modules
@@ -35,14 +42,16 @@ EXAMPLES = r"""
 RETURN = r"""
 found:
   description: >-
-    C({status, reason, stacks, images, others}), part of C(schemas/destroy.json); what was there, and what became of it.
+    C({status, reason, stacks, images, others, kept}), part of C(schemas/destroy.json); what was there, and what became
+    of it.
   returned: always
   type: dict
 """
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -65,26 +74,30 @@ Found = dict[str, Any]
 class Destroy:
     """``found`` is what there is, and then what became of it."""
 
-    def __init__(self, clients: Clients, name: str, images: bool, timeout: int) -> None:
-        self._clients, self._name, self._with_images = clients, name, images
+    def __init__(self, clients: Clients, name: str, images: bool, timeout: int, image_ids: Sequence[str] = ()) -> None:
+        self._clients, self._name, self._with_images, self._image_ids = clients, name, images, image_ids
+        self._since = ""
         self._until = time.monotonic() + timeout
         self._stacks: dict[str, stacks.Stack] = {}
-        self.found: Found = {"status": "planned", "reason": "", "stacks": [], "images": [], "others": []}
+        self.found: Found = {"status": "planned", "reason": "", "stacks": [], "images": [], "others": [], "kept": []}
 
     def look(self) -> None:
         """Fill ``found``. Raises RefusedError for a cluster that is not ours."""
         self._stacks = stacks.find(self._clients("cloudformation"), self._name)
-        if "cluster" not in self._stacks:
-            self._refuse_foreign()
+        cluster = None if "cluster" in self._stacks else look.cluster(self._clients("eks"), self._name)
+        if cluster:
+            self._refuse_foreign(cluster)
         else:
-            self.found["others"] = [*self._volumes(), *self._interfaces()]
+            # Until the last stack is gone, since an earlier run may have ended behind that of the cluster.
+            first = self._stacks.get("cluster") or self._stacks.get("network")
+            self._since = first["created"] if first else ""
+            self.found["others"] = self._others()
         self.found["stacks"] = [{"name": one["name"], "status": one["status"]} for one in self._in_order()]
         if self._with_images:
             self.found["images"] = self._images()
 
     def run(self) -> None:
         """Delete all of it. Raises StackFailedError for a stack that stays, and botocore's errors."""
-        own = "cluster" in self._stacks
         # CloudFormation deletes no stack that it updates.
         settled = stacks.wait(self._clients("cloudformation"), list(self._stacks.values()), self._until)
         self._stacks = {one["key"]: one for one in settled if one["status"] != "DELETE_COMPLETE"}
@@ -93,19 +106,24 @@ class Destroy:
         # Now, as the stacks that named them are gone: a later run would not know them.
         for image in self.found["images"]:
             self._delete_image(image)
-        if own:
-            self._delete_others()
+        self._delete_others()
+        if any(one.get("left") for one in self.found["others"]):
+            # Without its stacks the next run would not know that they are the cluster's.
+            raise stacks.StackFailedError(f"{self._left()}. The cluster stays until these can be deleted")
         for place in (2, 1):
             self._delete([one for one in self._in_order() if stacks.order(one["key"]) == place])
-        if own:
-            self._delete_log_group()
+        self._delete_log_group()
         self._delete([one for one in self._in_order() if one["key"] == "network"])
-        left = [f"{one['id']}: {one['left']}" for one in self.found["others"] + self.found["images"] if one.get("left")]
-        self.found.update(status="failed" if left else "done", reason="; ".join(left))
+        self._delete_log_group()
+        left = self._left()
+        self.found.update(status="failed" if left else "done", reason=left)
 
-    def _refuse_foreign(self) -> None:
-        cluster = look.cluster(self._clients("eks"), self._name)
-        if cluster and not any(key.startswith("nodes-") for key in self._stacks):
+    def _left(self) -> str:
+        both = self.found["others"] + self.found["images"]
+        return "; ".join(f"{one['id']}: {one['left']}" for one in both if one.get("left"))
+
+    def _refuse_foreign(self, cluster: dict[str, Any]) -> None:
+        if not any(key.startswith("nodes-") for key in self._stacks):
             raise stacks.RefusedError(
                 f"The cluster {self._name} ({cluster['arn']}) has no stack with the tag {stacks.TAG}={self._name}: "
                 "cisdriver did not make it and does not delete it."
@@ -132,13 +150,28 @@ class Destroy:
         for page in self._clients("ec2").get_paginator(operation).paginate(**arguments):
             yield from page[key]
 
-    def _volumes(self) -> list[Found]:
-        """The EBS CSI add-on tags what it makes as the cluster's."""
+    def _others(self) -> list[Found]:
+        """Nothing unless the stacks say that the cluster is, or was, ours. Fills ``kept``."""
+        if not self._since:
+            return []
+        volumes, self.found["kept"] = self._volumes()
+        return [*volumes, *self._interfaces()]
+
+    def _volumes(self) -> tuple[list[Found], list[Found]]:
+        """Those of the cluster, and those that are older.
+
+        The EBS CSI add-on tags what it makes with the name of its cluster, which an earlier one may have had.
+        """
         tagged = [{"Name": f"tag:kubernetes.io/cluster/{self._name}", "Values": ["owned"]}]
-        found = self._pages("describe_volumes", "Volumes", Filters=tagged)
-        return [
-            {"kind": "volume", "id": one["VolumeId"], "what": f"{one['Size']} GiB of {_claim(one)}"} for one in found
-        ]
+        ours: list[Found] = []
+        kept: list[Found] = []
+        for one in self._pages("describe_volumes", "Volumes", Filters=tagged):
+            volume = {"kind": "volume", "id": one["VolumeId"], "what": f"{one['Size']} GiB of {_claim(one)}"}
+            if one["CreateTime"] >= datetime.fromisoformat(self._since):
+                ours.append(volume)
+            else:
+                kept.append({**volume, "what": f"{volume['what']}, of an earlier cluster of this name"})
+        return ours, kept
 
     def _interfaces(self) -> list[Found]:
         """The CNI tags what it attaches to nodes; those it had no time to delete are free once the nodes are gone."""
@@ -155,7 +188,7 @@ class Destroy:
     def _delete_others(self) -> None:
         """Looks once more: with the nodes gone there is more that is free, and less that is there."""
         ec2 = self._clients("ec2")
-        self.found["others"] = [*self._volumes(), *self._interfaces()]
+        self.found["others"] = self._others()
         for one in self.found["others"]:
             if one["kind"] == "volume":
                 self._try(one, partial(ec2.delete_volume, VolumeId=one["id"]))
@@ -164,7 +197,10 @@ class Destroy:
 
     def _delete_log_group(self) -> None:
         """EKS may write a last time after the stack has deleted it, and so make it again."""
+        if not self._since:
+            return
         logs, group = self._clients("logs"), f"/aws/eks/{self._name}/cluster"
+        self.found["others"] = [one for one in self.found["others"] if one["id"] != group]
         for found in logs.describe_log_groups(logGroupNamePrefix=group)["logGroups"]:
             if found["logGroupName"] == group:
                 one = {"kind": "log_group", "id": group, "what": "made again by EKS"}
@@ -174,8 +210,9 @@ class Destroy:
     # Images
 
     def _images(self) -> list[Found]:
-        """The baked ones of the node groups."""
-        ids = {one["parameters"].get("ImageId") for key, one in self._stacks.items() if key.startswith("nodes-")}
+        """The baked ones of the node groups, and of those that were named."""
+        groups = {one["parameters"].get("ImageId") for key, one in self._stacks.items() if key.startswith("nodes-")}
+        ids = groups | set(self._image_ids)
         wanted = [{"Name": "image-id", "Values": sorted(filter(None, ids))}, {"Name": "tag-key", "Values": [BAKED]}]
         if not wanted[0]["Values"]:
             return []
@@ -242,12 +279,14 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "images": {"type": "bool", "default": False},
+            "image_ids": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "int", "default": 3600},
         },
         supports_check_mode=True,
     )
     params = module.params
-    destroy = Destroy(Clients(module.client), params["name"], params["images"], params["timeout"])
+    clients = Clients(module.client)
+    destroy = Destroy(clients, params["name"], params["images"], params["timeout"], params["image_ids"])
     try:
         destroy.look()
         if not module.check_mode:

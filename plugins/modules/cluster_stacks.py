@@ -29,7 +29,8 @@ EXAMPLES = r"""
 RETURN = r"""
 stacks:
   description: >-
-    C({name, key, id, status, reason, updated, outputs, parameters, tags}) of each, in the order in which they are made.
+    C({name, key, id, status, reason, created, updated, outputs, parameters, tags}) of each, in the order in which they
+    are made.
   returned: success
   type: list
   elements: dict

@@ -93,6 +93,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils import workload_judge
 
 RUN, GROUP = "cisdriver/run", "cisdriver/group"
+METRICS = "metrics.k8s.io"
 LOG_BYTES = 1_000_000
 #: What a workload's objects are besides pods, and where their conditions and events are asked for.
 KINDS = {
@@ -113,6 +114,7 @@ class Watch:
         self._server, self._kubelets, self._run_id = server, kubelets, run_id
         self._open = list(workloads)
         self._logs: dict[tuple[str, str], str] = {}
+        self._final: set[tuple[str, str]] = set()  # whose log was read after its pod had ended
         self._said: dict[int, str] = {}
         self._started = time.monotonic()
         self.done: list[dict[str, Any]] = []
@@ -148,10 +150,13 @@ class Watch:
     def _view(self, one: dict[str, Any], pods: list[dict[str, Any]]) -> dict[str, Any]:
         own = [pod for pod in pods if _belongs(pod, one)]
         said = self._said.get(id(one))
-        return {"pods": own, "logs": {}, "unread": {}, "objects": [], "events": [], "exec": said}
+        return {"pods": own, "logs": {}, "unread": {}, "objects": [], "events": [], "exec": said, "metrics": True}
 
     def _read(self, task: tuple[dict[str, Any], dict[str, Any], bool]) -> None:
-        """Put the logs of those that are to prove, or of all its pods, into a view. That of a pod that ended stays."""
+        """Put the logs of those that are to prove, or of all its pods, into a view.
+
+        The last line is what counts, so a log is read again until the pod has ended.
+        """
         one, view, everyone = task
         for pod in view["pods"]:
             if not everyone and not workload_judge.proves(pod):
@@ -159,16 +164,24 @@ class Watch:
             name, key = pod["metadata"]["name"], (one["namespace"], pod["metadata"]["name"])
             ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
             try:
-                if not (ended and key in self._logs):
-                    self._logs[key] = self._log(one["namespace"], pod)
+                if key not in self._final:
+                    self._logs[key] = self._log(one["namespace"], pod) or self._logs.get(key, "")
+                    if ended:
+                        self._final.add(key)
             except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
                 view["unread"][name] = eks_api.reason(error)
             view["logs"][name] = self._logs.get(key, "")
 
     def _log(self, namespace: str, pod: dict[str, Any]) -> str:
-        """Of the container that matters: one that broke, else the main one; its last life's, if it has none now."""
+        """Of the container that matters: one that broke, else the main one; its last life's, if it has none now.
+
+        Where the main one ended well, that a sidecar did not end of itself is nothing.
+        """
         container, previous = pod["spec"]["containers"][0]["name"], False
-        for name, state, restarts in workload_judge.containers(pod):
+        found = list(workload_judge.containers(pod))
+        if any(name == container and (state.get("terminated") or {}).get("exitCode") == 0 for name, state, _ in found):
+            found = []
+        for name, state, restarts in found:
             if (state.get("terminated") or {}).get("exitCode") or (state.get("waiting") and restarts):
                 container, previous = name, bool(state.get("waiting"))
                 break
@@ -183,7 +196,8 @@ class Watch:
 
     def _exec(self, one: dict[str, Any], view: dict[str, Any]) -> None:
         """The command of a workload that has one, once its pod runs."""
-        running = [pod for pod in view["pods"] if pod.get("status", {}).get("phase") == "Running"]
+        proving = filter(workload_judge.proves, view["pods"])
+        running = [pod for pod in proving if pod.get("status", {}).get("phase") == "Running"]
         if not one["exec"] or view["exec"] is not None or not running:
             return
         pod = running[0]
@@ -200,6 +214,8 @@ class Watch:
     def _judge(self, one: dict[str, Any], view: dict[str, Any]) -> Any:
         if one["scales"]:
             view["objects"] = self._objects(one)
+            # Whatever is registered is listed, also a metrics-server that does not answer.
+            view["metrics"] = METRICS in [group["name"] for group in self._server.get("/apis")["groups"]]
         finding = workload_judge.judge(one, view)
         if finding is None and time.monotonic() - self._started > one["deadline"]:
             self._read((one, view, True))

@@ -11,7 +11,8 @@ short_description: Remove the workloads of a run
 description:
   - Lets pods back onto nodes the run has cordoned, deletes its namespaces and storage classes, and waits until they
     and their volumes are gone. They are known by the label C(cisdriver/run).
-  - What another run has left is removed, too, once it is past the moment in its C(cisdriver/expires).
+  - What another run has left is removed, too, once it is past the moment in its C(cisdriver/expires). A node takes pods
+    again also when its run has no namespaces any more.
   - Running it again is harmless. It fails if something is left, after trying all the rest.
 options:
   cluster:
@@ -99,11 +100,15 @@ class Sweep:
 
     def run(self) -> None:
         """Raises what the client does when it cannot even look."""
+        nodes = self._labelled(NODES, CORDONED)  # before the namespaces, which a run makes before it cordons
         namespaces = self._labelled(NAMESPACES, RUN)
+        alive = {one["metadata"]["labels"][RUN] for one in namespaces}
         self._runs |= {one["metadata"]["labels"][RUN] for one in namespaces if _expired(one)}
-        for node in self._labelled(NODES, CORDONED):
-            if node["metadata"]["labels"][CORDONED] in self._runs:
-                body = {"metadata": {"labels": {CORDONED: None}}, "spec": {"unschedulable": None}}
+        for node in nodes:
+            run = node["metadata"]["labels"][CORDONED]
+            if run in self._runs or run not in alive or _expired(node):
+                marks = {"labels": {CORDONED: None}, "annotations": {EXPIRES: None}}
+                body = {"metadata": marks, "spec": {"unschedulable": None}}
                 self._try("nodes", node, lambda path: self._server.patch(path, body), NODES)  # noqa: B023 - called at once
         ours = [one for one in namespaces if one["metadata"]["labels"][RUN] in self._runs]
         for one in ours:

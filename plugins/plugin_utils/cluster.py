@@ -6,18 +6,22 @@ Runs on the controller, imports nothing of Ansible. ``schemas/deploy.json`` desc
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.stacks import administrator
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import catalogue
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils.user_data import user_data
 
 VERSION = "1"
 #: In a dry run, the value of a parameter that only a stack not yet made would tell.
 UNKNOWN = "known-after-apply"
+#: Of a stack that stands as it was asked for; one that went back earlier, and has nothing to update, stays in the last.
+_GOOD = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
+#: What amazon.aws.cloudformation says when it cannot read a stack for which it waits, whatever AWS has answered.
+_LOST = "Stack Deleted"
 _SIZES = ("MinSize", "MaxSize", "DesiredSize")
 _ADMIN_POLICY = "arn:${AWS::Partition}:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
 
@@ -25,24 +29,30 @@ Plan = Mapping[str, Any]
 Outputs = Mapping[str, Mapping[str, str]]
 
 
-def stack(plan: Plan, key: str, outputs: Outputs) -> dict[str, Any]:
+class MissingOutputError(ValueError):
+    """A stack does not tell what another needs."""
+
+
+def stack(plan: Plan, key: str, outputs: Outputs | None) -> dict[str, Any]:
     """One stack of the plan: ``{name, key, template, parameters, present}``.
 
-    ``outputs`` are those of the stacks applied so far, by key.
+    ``outputs`` are those of the stacks applied so far, by key; None in a dry run, in which ``UNKNOWN`` stands for what
+    only a stack not yet made would tell. Otherwise that raises MissingOutputError.
     """
-    known = {**{name: one["outputs"] for name, one in plan["stacks"].items()}, **outputs}
+    known = {**{name: one["outputs"] for name, one in plan["stacks"].items()}, **(outputs or {})}
+    dry = outputs is None
     name = plan["tags"]["cisdriver:cluster"]
-    subnets = ",".join(plan["subnet_ids"]) or known.get("network", {}).get("SubnetIds", UNKNOWN)
     parameters = dict(plan["parameters"].get(key, {}))
     content = yaml.safe_load(_file("nodes" if key.startswith("nodes-") else key))
     if key == "cluster":
-        parameters["SubnetIds"] = subnets
+        parameters["SubnetIds"] = _subnets(plan, known, dry)
         add_administrators(content, plan["admins"])
     elif key.startswith("nodes-"):
         group = next(one for one in plan["groups"] if one["key"] == key)
-        described = cluster(plan, known.get("cluster", {}))
+        described = cluster(plan, known, dry)
         text = user_data(group["image"]["os"], described, group["group"], group["image"]["id"])
-        parameters.update(group["parameters"], SubnetIds=subnets, UserData=text)
+        parameters.update(group["parameters"], UserData=text)
+        parameters.setdefault("SubnetIds", _subnets(plan, known, dry))
         tags = {**plan["tags"], "cisdriver:node-group": group["group"], "Name": f"{name}-{group['group']}"}
         fill_launch_template(content, group["image"]["devices"], tags)
     return {
@@ -72,28 +82,43 @@ def apart(plan: Plan, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def cluster(plan: Plan, made: Mapping[str, str]) -> dict[str, str]:
+def _subnets(plan: Plan, known: Outputs, dry: bool) -> str:
+    return ",".join(plan["subnet_ids"]) or _output(plan, known, "network", "SubnetIds", dry)
+
+
+def _output(plan: Plan, known: Outputs, key: str, name: str, dry: bool) -> str:
+    value = known.get(key, {}).get(name)
+    if not value and not dry:
+        raise MissingOutputError(
+            f"stack {plan['tags']['cisdriver:cluster']}-{key} has no output {name}, so it is not complete. "
+            "Deploy again: that waits for it, or makes it anew."
+        )
+    return value or UNKNOWN
+
+
+def cluster(plan: Plan, known: Outputs, dry: bool) -> dict[str, str]:
     """What a node has to know of its cluster, from the existing cluster or the outputs of its stack."""
     existing = plan["existing"] or {}
     return {
         "name": plan["tags"]["cisdriver:cluster"],
-        "endpoint": existing.get("endpoint") or made.get("Endpoint", UNKNOWN),
-        "certificate_authority": existing.get("certificate_authority") or made.get("CertificateAuthority", UNKNOWN),
-        "service_cidr": existing.get("service_cidr") or made.get("ServiceCidr", "172.20.0.0/16"),
+        "endpoint": existing.get("endpoint") or _output(plan, known, "cluster", "Endpoint", dry),
+        "certificate_authority": existing.get("certificate_authority")
+        or _output(plan, known, "cluster", "CertificateAuthority", dry),
+        "service_cidr": existing.get("service_cidr") or known.get("cluster", {}).get("ServiceCidr", "172.20.0.0/16"),
     }
 
 
 def stacks(plan: Plan) -> list[dict[str, Any]]:
     """All stacks of a plan, as module stack_changes takes them."""
-    made = [stack(plan, key, {}) for key in plan["keys"]]
+    made = [stack(plan, key, None) for key in plan["keys"]]
     return [{name: one[name] for name in ("name", "template", "parameters", "present")} for one in made]
 
 
 def add_administrators(template: dict[str, Any], arns: Sequence[str]) -> None:
-    """An access entry per ARN. Named by the ARN, so that taking one out does not rename the others."""
+    """An access entry per ARN."""
     for arn in arns:
         scope = {"PolicyArn": {"Fn::Sub": _ADMIN_POLICY}, "AccessScope": {"Type": "cluster"}}
-        template["Resources"][f"Administrator{hashlib.sha256(arn.encode()).hexdigest()[:8]}"] = {
+        template["Resources"][administrator(arn)] = {
             "Type": "AWS::EKS::AccessEntry",
             "Properties": {"ClusterName": {"Ref": "Cluster"}, "PrincipalArn": arn, "AccessPolicies": [scope]},
         }
@@ -116,15 +141,18 @@ def document(
     what cluster_stacks returned, without ``stacks`` where it could not look; ``failure`` is what the task that failed
     returned, empty when none did.
     """
-    status = "dry_run" if about["dry_run"] else "done"
+    status, why = "dry_run" if about["dry_run"] else "done", ""
     if failure:
-        status = "refused" if failure.get("refused") else "failed"
+        status, why = "refused" if failure.get("refused") else "failed", reason(failure, now.get("failures", {}))
+    elif not about["dry_run"]:
+        why = _unfinished(plan, now)
+        status = "failed" if why else "done"
     stacks = now.get("stacks")
     return {
         "version": VERSION,
         "stage": "deploy",
         "status": status,
-        "reason": reason(failure, now.get("failures", {})),
+        "reason": why,
         "run_id": about["run_id"],
         "region": about["region"],
         "partition": plan["partition"] if plan else None,
@@ -147,8 +175,26 @@ def reason(failure: Mapping[str, Any], failures: Mapping[str, str]) -> str:
         if item.get("failed"):
             key = item.get("cluster_applied") or item.get("cluster_job", {}).get("cluster_applied")
             # Without output no operation was begun: the message is of a request that AWS refused.
-            told.append(failures.get(key, str(item["output"])) if "output" in item else str(item.get("msg", "")))
+            told.append(failures.get(key, _words(key, item)) if "output" in item else str(item.get("msg", "")))
     return "; ".join(told) or str(failure.get("msg", ""))
+
+
+def _words(key: str, item: Mapping[str, Any]) -> str:
+    if item["output"] != _LOST:
+        return str(item["output"])
+    return (
+        f"stack {key}: AWS did not tell to the end what became of it (credentials that expired, too many requests, or "
+        "somebody has deleted it). CloudFormation goes on by itself; deploy again, which waits for it"
+    )
+
+
+def _unfinished(plan: Plan | None, now: Mapping[str, Any]) -> str:
+    """Which planned stacks are not as they should be, though no task failed; else nothing."""
+    if plan is None or "stacks" not in now:
+        return f"the stacks could not be looked at: {now.get('msg', 'no reason was given')}"
+    found = {one["key"]: one["status"] for one in now["stacks"]}
+    wrong = [f"{key} ({found.get(key, 'not there')})" for key in plan["keys"] if found.get(key) not in _GOOD]
+    return f"not complete: {', '.join(wrong)}. Deploy again, which goes on from there" if wrong else ""
 
 
 def _cluster(plan: Plan, now: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

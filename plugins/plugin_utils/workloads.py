@@ -19,11 +19,14 @@ from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import cata
 
 GROUP_LABEL = "eks.amazonaws.com/nodegroup"
 RUN, GROUP, WORKLOAD, EXPIRES = "cisdriver/run", "cisdriver/group", workload_judge.WORKLOAD, "cisdriver/expires"
+CORDONED = "cisdriver/cordoned-by"
 TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "workloads" / "templates"
 #: Names of kube-bench's states in ours. WARN is what it leaves to a person, INFO what it was told to skip.
 _STATES = {"PASS": "pass", "FAIL": "fail", "WARN": "manual", "INFO": "not_applicable"}
 #: Seconds after the last deadline, after which whoever finds what a run left may remove it.
 _GRACE = 900
+#: Seconds before its deadline when a script tries for the last time, which takes one up to a quarter of a minute.
+_LAST_WORDS = 30
 
 
 class WorkloadsError(Exception):
@@ -31,7 +34,7 @@ class WorkloadsError(Exception):
 
 
 def groups(nodes: Iterable[Mapping[str, Any]], wanted: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """The node groups of a cluster by name: ``{ready, addresses, unready, os, kernel, kubelet}``.
+    """The node groups of a cluster by name: ``{ready, addresses, unready, cordoned, os, kernel, kubelet}``.
 
     ``nodes`` are the API's. Raises WorkloadsError for a wanted group without nodes, and for a cluster without any.
     """
@@ -50,14 +53,16 @@ def groups(nodes: Iterable[Mapping[str, Any]], wanted: Iterable[str] = ()) -> di
 
 
 def _group(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
-    ready, unready = [], {}
+    ready, unready, cordoned = [], {}, {}
     for node in nodes:
         name = node["metadata"]["name"]
         condition = next((one for one in node["status"].get("conditions", []) if one["type"] == "Ready"), {})
         if condition.get("status") != "True":
             unready[name] = condition.get("message") or "it has no condition Ready"
+        elif by := node["metadata"]["labels"].get(CORDONED):
+            cordoned[name] = f"run {by} drains it"
         elif node["spec"].get("unschedulable"):
-            unready[name] = "it is cordoned"
+            cordoned[name] = "it is cordoned"
         else:
             ready.append(node)
     info = nodes[0]["status"]["nodeInfo"]
@@ -67,6 +72,7 @@ def _group(nodes: list[Mapping[str, Any]]) -> dict[str, Any]:
             one["address"] for node in ready for one in node["status"]["addresses"] if one["type"] == "InternalIP"
         ],
         "unready": unready,
+        "cordoned": cordoned,
         "os": info["osImage"],
         "kernel": info["kernelVersion"],
         "kubelet": info["kubeletVersion"],
@@ -78,12 +84,12 @@ def plan(
 ) -> list[dict[str, Any]]:
     """Every workload of every group, in order, with its objects, as ``workload_judge`` and the modules take it.
 
-    ``options`` are the role's variables without their prefix, and ``used_ports`` (of NodePorts). One that cannot be
-    tried has ``finding`` instead of objects. Raises WorkloadsError for a name in ``only``, ``skip`` or ``deadlines``
-    that none has.
+    ``options`` are the role's variables without their prefix, ``used_ports`` (of NodePorts), and ``now``, seconds since
+    the epoch, from which deadlines count. One that cannot be tried has ``finding`` instead of objects. Raises
+    WorkloadsError for a name in ``only``, ``skip`` or ``deadlines`` that none has.
     """
     chosen = _chosen(list(known), options)
-    ports = _free_ports(options["used_ports"])
+    ports = _free_ports(options["used_ports"], options["run_id"])
     made = []
     for group, about in found.items():
         for one in chosen:
@@ -123,18 +129,28 @@ def _chosen(known: list[Mapping[str, Any]], options: Mapping[str, Any]) -> list[
 
 
 def _preset(one: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The finding of what cannot be tried. A node that is not Ready fails what is about every node, or takes more."""
+    broken, idle = _listed(about["unready"]), _listed({**about["unready"], **about["cordoned"]})
+    few = len(about["ready"]) < one.get("nodes", 1)
     if not about["ready"]:
-        why = "; ".join(f"{name}: {text}" for name, text in sorted(about["unready"].items()))
-        return {"status": "fail", "reason": f"the group has no node to run on: {why}", "evidence": []}
-    if len(about["ready"]) < one.get("nodes", 1):
+        return {"status": "fail", "reason": f"the group has no node to run on: {idle}", "evidence": []}
+    if broken and (few or one.get("proofs") == "nodes"):
+        return {"status": "fail", "reason": f"not every node of the group is Ready: {broken}", "evidence": []}
+    if few:
         reason = f"it takes {one['nodes']} nodes that are Ready, and the group has {len(about['ready'])}"
-        return {"status": "not_applicable", "reason": reason, "evidence": []}
+        return {"status": "not_applicable", "reason": f"{reason}{'; ' + idle if idle else ''}", "evidence": []}
     return None
 
 
-def _free_ports(used: Iterable[int]) -> Any:
-    """NodePorts of the default range that nobody has, the highest first."""
-    return iter(sorted(set(range(30000, 32768)) - set(used), reverse=True))
+def _listed(nodes: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {text}" for name, text in sorted(nodes.items()))
+
+
+def _free_ports(used: Iterable[int], run_id: str) -> Any:
+    """NodePorts of the default range that nobody has, from one on that the run's id names: another may choose, too."""
+    free = sorted(set(range(30000, 32768)) - set(used))
+    start = int(hashlib.sha256(run_id.encode()).hexdigest(), 16) % len(free)
+    return iter(free[start:] + free[:start])
 
 
 def namespace(prefix: str, group: str, run_id: str, host: bool) -> str:
@@ -149,10 +165,13 @@ def _objects(workload: Mapping[str, Any], host: bool, options: Mapping[str, Any]
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True
     )  # no HTML, so nothing is escaped
     source = (TEMPLATES / "helpers.sh").read_text(encoding="utf-8")
+    limit = workload["deadline"]
+    last_try = int(float(options["now"]) + limit - min(_LAST_WORDS, limit // 3))
     values = {
         **options,
         "namespace": workload["namespace"],
-        "helpers": "".join(line for line in source.splitlines(keepends=True) if not line.startswith("#")),
+        "helpers": f"last_try={last_try}\n"
+        + "".join(line for line in source.splitlines(keepends=True) if not line.startswith("#")),
         "node_port": next(options["ports"]) if workload["name"] == "node_port" else 0,
     }
     text = environment.get_template(f"{workload['name']}.yml.j2").render(values)

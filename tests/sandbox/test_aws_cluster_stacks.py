@@ -15,7 +15,7 @@ _FILES = Path(__file__).parents[2] / "roles" / "cluster" / "files"
 _TAGS = [{"Key": "cisdriver:cluster", "Value": "c"}]
 _ASK = {"Tags": _TAGS, "Capabilities": ["CAPABILITY_IAM"]}
 _IMAGE = "/aws/service/eks/optimized-ami/1.33/amazon-linux-2023/x86_64/standard/recommended/image_id"
-_SERVICES = "ec2 ecr.api ecr.dkr sts eks eks-auth ssm ssmmessages ec2messages inspector2 logs"
+_SERVICES = "ec2 ecr.api ecr.dkr sts eks eks-auth ssm ssmmessages inspector2 logs"
 _NODE_CONFIG = """MIME-Version: 1.0
 Content-Type: multipart/mixed; boundary="//"
 
@@ -62,6 +62,7 @@ def _network(stacks: Stacks, nat: str, **more: str) -> dict[str, Any]:
         "Zone3": "eu-central-1c",
         "Nat": nat,
         "EndpointServices": ",".join(f"com.amazonaws.eu-central-1.{name}" for name in _SERVICES.split()),
+        "Ec2MessagesService": "com.amazonaws.eu-central-1.ec2messages",
     }
     return stacks.make("c-network", _template("network"), Parameters=given(**{**values, **more}), Tags=_TAGS)
 
@@ -87,7 +88,7 @@ def test_a_network_of_two_zones(stacks: Stacks) -> None:
 
 
 def test_an_endpoint_that_fails_takes_the_network_with_it(stacks: Stacks) -> None:
-    services = ",".join(["com.amazonaws.eu-central-1.nothing"] * 11)
+    services = ",".join(["com.amazonaws.eu-central-1.nothing"] * 10)
     assert _network(stacks, "none", EndpointServices=services)["StackStatus"] == "ROLLBACK_COMPLETE"
     assert "The Vpc Endpoint Service" in stacks.reason("c-network", "Ec2Endpoint")
     stacks.remove("c-network")

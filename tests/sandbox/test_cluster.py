@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from typing import Any
 import boto3
 import pytest
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.plan import Clients
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.stacks import RefusedError
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.stacks import (
+    RefusedError,
+    StackFailedError,
+)
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import cluster_destroy, cluster_plan
+from cisdriver import stages
 from cisdriver.sandbox.aws import Endpoint, Sandbox
 from jsonschema import Draft202012Validator
 
@@ -88,10 +93,17 @@ class Account:
         if verb == "deploy":
             handed = {"cluster_run_id": "r1", **handed}
         program = Path(sys.executable).with_name("ansible-playbook")
+        (directory / f"{verb}.jsonl").unlink(missing_ok=True)
         done = subprocess.run(
             [program, "-i", "localhost,", "-e", json.dumps(handed), _ROOT / f"playbooks/{verb}.yml"],
             cwd=_ROOT,
-            env={**os.environ, **self.endpoint.env, "ANSIBLE_NOCOLOR": "1"},
+            env={
+                **os.environ,
+                **self.endpoint.env,
+                "ANSIBLE_NOCOLOR": "1",
+                "ANSIBLE_CALLBACKS_ENABLED": "cisdriver.amazon_linux.events",
+                "CISDRIVER_EVENTS": str(directory / f"{verb}.jsonl"),
+            },
             capture_output=True,
             text=True,
             timeout=180,
@@ -102,6 +114,16 @@ class Account:
         schema = json.loads((_ROOT / f"schemas/{verb}.json").read_text(encoding="utf-8"))
         assert [error.message for error in Draft202012Validator(schema).iter_errors(document)] == []
         return document
+
+    @staticmethod
+    def stages(directory: Path, verb: str) -> list[str]:
+        """The stages the driver shows of the last play, each as done."""
+        tracker = stages.Tracker(lambda *_, **__: None, time.monotonic)
+        for line in (directory / f"{verb}.jsonl").read_text(encoding="utf-8").splitlines():
+            tracker.feed(json.loads(line))
+        tracker.leave()
+        assert all(stage.ok for stage in tracker.stages)
+        return [stage.label for stage in tracker.stages]
 
     def nodes(self) -> dict[str, list[str]]:
         """The images that the running instances of each node group were started from."""
@@ -153,7 +175,8 @@ def test_a_plan_takes_versions_zones_and_volumes_from_the_account(account: Accou
 def test_a_closed_vpc_names_an_endpoint_for_each_service(account: Account) -> None:
     plan = account.plan(nat="none")
     services = plan["parameters"]["network"]["EndpointServices"].split(",")
-    assert len(services) == 11 and all(name.startswith("com.amazonaws.eu-central-1.") for name in services)
+    assert len(services) == 10 and all(name.startswith("com.amazonaws.eu-central-1.") for name in services)
+    assert plan["parameters"]["network"]["Ec2MessagesService"] == "com.amazonaws.eu-central-1.ec2messages"
     assert {"what": "interface endpoints, per zone", "kind": "endpoint", "count": 33} in plan["bill"]
 
 
@@ -230,6 +253,19 @@ def test_a_stack_that_cisdriver_did_not_make_is_refused(account: Account) -> Non
     cfn.delete_stack(StackName="strange-network")
 
 
+def test_a_log_group_that_an_earlier_cluster_left_is_refused(account: Account) -> None:
+    logs, name = account.client("logs"), "/aws/eks/late/cluster"
+    logs.create_log_group(logGroupName=f"{name}-of-another")
+    try:
+        assert account.plan(name="late")["keys"]
+        logs.create_log_group(logGroupName=name)
+        with pytest.raises(RefusedError, match=f"aws logs delete-log-group --log-group-name {name}"):
+            account.plan(name="late")
+    finally:
+        for group in logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]:
+            logs.delete_log_group(logGroupName=group["logGroupName"])
+
+
 def test_a_cluster_of_yours_gets_node_groups_and_nothing_else(account: Account) -> None:
     eks, iam = account.client("eks"), account.client("iam")
     found = account.client("ec2").describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
@@ -242,6 +278,7 @@ def test_a_cluster_of_yours_gets_node_groups_and_nothing_else(account: Account) 
     try:
         plan = account.plan(name="yours", existing=True)
         assert plan["keys"] == ["nodes-al2023-level-1"] and sorted(plan["subnet_ids"]) == sorted(subnets)
+        _public_subnets_take_no_nodes(account, plan["existing"]["vpc_id"], subnets)
         assert plan["existing"]["endpoint"].startswith("https://") and plan["parameters"] == {}
         assert plan["groups"][0]["parameters"]["CniPolicy"] == "true"
         assert not [one for one in plan["bill"] if one["kind"] in ("cluster", "nat_gateway")]
@@ -254,6 +291,28 @@ def test_a_cluster_of_yours_gets_node_groups_and_nothing_else(account: Account) 
         eks.delete_cluster(name="yours")
         eks.get_waiter("cluster_deleted").wait(name="yours", WaiterConfig={"Delay": 1})
         iam.delete_role(RoleName="yours")
+
+
+def _public_subnets_take_no_nodes(account: Account, vpc: str, subnets: list[str]) -> None:
+    ec2 = account.client("ec2")
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    made = []
+    try:
+        made.append(ec2.associate_route_table(RouteTableId=table, SubnetId=subnets[0])["AssociationId"])
+        assert sorted(account.plan(name="yours", existing=True)["subnet_ids"]) == sorted(subnets[1:])
+        made += [ec2.associate_route_table(RouteTableId=table, SubnetId=one)["AssociationId"] for one in subnets[1:]]
+        with pytest.raises(RefusedError, match="have a route to an internet gateway; expected private ones"):
+            account.plan(name="yours", existing=True)
+        assert account.plan(name="yours", existing=True, subnet_ids=subnets)["subnet_ids"] == subnets
+    finally:
+        for one in made:
+            ec2.disassociate_route_table(AssociationId=one)
+        ec2.delete_route_table(RouteTableId=table)
+        ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        ec2.delete_internet_gateway(InternetGatewayId=gateway)
 
 
 # A cluster's life
@@ -293,6 +352,10 @@ def _fails_and_goes_on(account: Account, directory: Path, images: list[dict[str,
     changed = {one["name"]: one["changed"] for one in done["stacks"]}
     assert changed.pop("demo-network") is False
     assert len(changed) == 5 and all(changed.values())
+    assert account.stages(directory, "deploy") == [
+        *("Look and plan", "Build network and control plane", "Start the node groups", "Install the add-ons"),
+        "Write the result",
+    ]
     assert done["cluster"]["endpoint"].startswith("https://")
     nodes = account.nodes()
     assert nodes["al2023-level-1"] == [account.one] * 2
@@ -305,12 +368,19 @@ def _again_changes_nothing(account: Account, directory: Path, images: list[dict[
     assert again["status"] == "done"
     assert not any(one["changed"] for one in again["stacks"])
     assert account.writes() == before
+    with pytest.raises(RefusedError, match=r"group al2023-level-1 has the instance types m6i.large and cannot change"):
+        account.plan(images=images, instance_types=["m5.large"])
+    creator = "arn:aws:iam::123456789012:user/moto"
+    with pytest.raises(RefusedError, match=f"{creator} has an access entry in the cluster demo already"):
+        account.plan(images=images, admins=[creator])
 
 
 def _other_images_are_rolled_out(account: Account, directory: Path) -> None:
     images = [{"group": "al2023-level-1", "id": account.two}]
+    both = [*images, {"group": "baseline", "baseline": True}]
     before = account.writes()
-    planned = account.play("deploy", directory, cluster_images=images, cluster_dry_run=True)
+    planned = account.play("deploy", directory, cluster_images=both, cluster_dry_run=True)
+    assert account.stages(directory, "deploy") == ["Look and plan", "Tell what would change", "Write the result"]
     assert {(one["resource"], one["action"], one["replacement"]) for one in planned["changes"]} == {
         ("LaunchTemplate", "Modify", "False"),
         ("Nodegroup", "Modify", "False"),
@@ -364,6 +434,7 @@ def _is_destroyed(account: Account, directory: Path) -> None:
     assert [one["id"] for one in destroy.found["images"]] == [account.two]
     assert [(one["kind"], one["id"]) for one in destroy.found["others"]] == [("volume", volume)]
 
+    _what_cannot_be_deleted_keeps_the_cluster(account, volume)
     account.sandbox.fail("eks", "DeleteCluster", "ResourceInUseException", "Cluster has nodegroups attached")
     failed = account.play("destroy", directory, ok=False, cluster_destroy_images=True)
     assert failed["status"] == "failed" and "demo-cluster (DELETE_FAILED)" in failed["reason"]
@@ -374,11 +445,29 @@ def _is_destroyed(account: Account, directory: Path) -> None:
     left = {one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]}
     assert account.one in left and account.two not in left
 
-    done = account.play("destroy", directory, cluster_destroy_images=True)
-    assert done["status"] == "done"
+    # Those of an earlier deployment are not known from the node groups; what is not ours stays whoever names it.
+    named = [account.one, account.endpoint.base_ami, "ami-00000000000000000"]
+    done = account.play("destroy", directory, cluster_destroy_images=True, cluster_destroy_image_ids=named)
+    assert done["status"] == "done" and [one["id"] for one in done["images"]] == [account.one]
+    left = {one["ImageId"] for one in ec2.describe_images()["Images"]}
+    assert account.one not in left and account.endpoint.base_ami in left
     assert {one["name"]: one["status"] for one in done["stacks"]} == {
         "demo-cluster": "DELETE_COMPLETE",
         "demo-network": "DELETE_COMPLETE",
     }
     nothing = account.play("destroy", directory, cluster_destroy_plan=True)
     assert (nothing["status"], nothing["stacks"]) == ("planned", [])
+
+
+def _what_cannot_be_deleted_keeps_the_cluster(account: Account, volume: str) -> None:
+    """Else the next run would not know whose it is."""
+    account.sandbox.fail("ec2", "DeleteVolume", "UnauthorizedOperation", "You are not authorized")
+    destroy = cluster_destroy.Destroy(Clients(account.client), "demo", images=True, timeout=60)
+    destroy.look()
+    with pytest.raises(StackFailedError, match=f"{volume}: .*You are not authorized.*cluster stays until"):
+        destroy.run()
+    states = {one["name"]: one["status"] for one in destroy.found["stacks"]}
+    assert (states["demo-addons"], states["demo-cluster"]) == ("DELETE_COMPLETE", "CREATE_COMPLETE")
+    again = cluster_destroy.Destroy(Clients(account.client), "demo", images=True, timeout=10)
+    again.look()
+    assert [one["id"] for one in again.found["others"]] == [volume]

@@ -14,7 +14,7 @@ NODE_SIDE = sorted([*(ROOT / "plugins/modules").glob("*.py"), *(ROOT / "plugins/
 CONTROLLER_MODULES = {"ami_publish", "aws_sweep", "packer_build"} | {
     *("eks_access", "eks_api", "workload_results", "workload_sweep"),
     *("cluster_cost", "cluster_destroy", "cluster_plan", "cluster_stacks", "stack_changes"),
-    *("look", "plan", "stacks"),  # of module_utils/cluster
+    *("admins", "bill", "look", "plan", "stacks"),  # of module_utils/cluster
 }
 STDLIB_ONLY = {path for path in NODE_SIDE if path.stem not in CONTROLLER_MODULES}
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster import look, stacks
-from ansible_collections.cisdriver.amazon_linux.plugins.modules import cluster_cost, cluster_plan, stack_changes
+import yaml
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster import admins, look, stacks
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster import plan as planning
+from ansible_collections.cisdriver.amazon_linux.plugins.modules import (
+    cluster_cost,
+    cluster_destroy,
+    cluster_plan,
+    stack_changes,
+)
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import cluster
 from botocore.stub import Stubber
 from cluster_support import group, plan
@@ -172,6 +180,206 @@ def test_instance_stores_are_no_volumes() -> None:
     assert second["Ebs"]["SnapshotId"] == "snap-2"
 
 
+def _offers(stub: Stubber, *more: dict[str, Any]) -> None:
+    zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
+    details = [
+        {"ServiceName": f"com.amazonaws.eu-central-1.{short}", "AvailabilityZones": zones}
+        for short in look.ENDPOINTS[:-1]
+    ]
+    stub.add_response("describe_vpc_endpoint_services", {"ServiceDetails": details, "NextToken": "2"})
+    stub.add_response("describe_vpc_endpoint_services", {"ServiceDetails": list(more)})
+
+
+def _service(short: str, *zones: str) -> dict[str, Any]:
+    return {"ServiceName": f"com.amazonaws.eu-central-1.{short}", "AvailabilityZones": list(zones)}
+
+
+def test_endpoints_tell_the_zones_that_a_closed_vpc_may_have() -> None:
+    ec2, stub = client("ec2")
+    _offers(stub, _service("logs", "eu-central-1b", "eu-central-1c"))
+    _offers(stub, _service("logs", "eu-central-1b", "eu-central-1c"), _service("ec2messages", "eu-central-1b"))
+    _offers(stub)
+    with stub:
+        names, optional, places = look.endpoint_services(ec2, "eu-central-1")
+        assert len(names) == 10 and optional == "" and places == {"eu-central-1b", "eu-central-1c"}
+        _, optional, places = look.endpoint_services(ec2, "eu-central-1")
+        assert optional.endswith(".ec2messages") and places == {"eu-central-1b"}
+        with pytest.raises(stacks.RefusedError, match="has no VPC endpoint for logs"):
+            look.endpoint_services(ec2, "eu-central-1")
+
+
+def test_zones_without_an_endpoint_do_not_count_in_a_closed_vpc() -> None:
+    zones = [{"ZoneName": f"eu-central-1{name}", "ZoneId": f"euc1-az{name}"} for name in "abc"]
+    ec2, stub = client("ec2")
+    for _ in range(2):
+        stub.add_response("describe_availability_zones", {"AvailabilityZones": zones})
+    with stub:
+        assert look.zones(ec2, {"eu-central-1b", "eu-central-1c"}) == ["eu-central-1b", "eu-central-1c"]
+        with pytest.raises(stacks.RefusedError, match=r"found 1 that have every endpoint.*cluster_nat: one"):
+            look.zones(ec2, {"eu-central-1b"})
+
+
+# What a cluster has
+
+
+def _addons(versions: list[str], name: str) -> dict[str, str]:
+    eks, stub = client("eks")
+    fits = [{"clusterVersion": "1.36", "defaultVersion": True}]
+    offered = [{"addonVersion": version, "compatibilities": fits} for version in versions]
+    stub.add_response("describe_addon_versions", {"addons": [{"addonVersions": offered}] if offered else []})
+    with stub:
+        return look.addons(eks, "1.36", {name: ""})
+
+
+def test_metrics_server_may_be_missing_and_other_addons_may_not() -> None:
+    assert _addons(["v1"], "metrics-server") == {"metrics-server": "v1"}
+    assert _addons([], "metrics-server") == {"metrics-server": ""}
+    with pytest.raises(stacks.RefusedError, match="no default version of the add-on coredns"):
+        _addons([], "coredns")
+
+
+def _table(gateway: str, *associations: dict[str, Any]) -> dict[str, Any]:
+    return {"Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}], "Associations": list(associations)}
+
+
+@pytest.mark.parametrize(
+    ("main", "expected"), [("igw-1", ["subnet-private"]), ("local", ["subnet-private", "subnet-of-main"])]
+)
+def test_nodes_do_not_go_into_public_subnets(main: str, expected: list[str]) -> None:
+    tables = [
+        _table("igw-1", {"SubnetId": "subnet-public"}),
+        _table(main, {"Main": True}),
+        {
+            "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-1"}],
+            "Associations": [{"SubnetId": "subnet-private"}],
+        },
+    ]
+    ec2, stub = client("ec2")
+    for _ in range(2):
+        stub.add_response("describe_route_tables", {"RouteTables": tables})
+    with stub:
+        assert look.private_subnets(ec2, "vpc-1", ["subnet-public", "subnet-private", "subnet-of-main"]) == expected
+        with pytest.raises(stacks.RefusedError, match="Name subnets by cluster_subnet_ids"):
+            look.private_subnets(ec2, "vpc-1", ["subnet-public"])
+
+
+def test_a_cluster_of_ipv6_is_refused() -> None:
+    eks, stub = client("eks")
+    network = {"ipFamily": "ipv6", "serviceIpv6Cidr": "fd00::/108"}
+    stub.add_response(
+        "describe_cluster", {"cluster": {"name": "demo", "status": "ACTIVE", "kubernetesNetworkConfig": network}}
+    )
+    with stub, pytest.raises(stacks.RefusedError, match="is ipv6; only ipv4 is supported"):
+        planning._existing(lambda _: eks, {"name": "demo", "existing": True}, {})  # type: ignore[arg-type]  # asks for eks alone
+
+
+_HAS = {"nodes-a": {"parameters": {"InstanceTypes": "m5.large,m6i.large", "SubnetIds": "subnet-1,subnet-2"}}}
+
+
+def test_a_node_group_keeps_its_instance_types() -> None:
+    there, new = group("a"), group("b")
+    assert planning._types({"instance_types": []}, there, _HAS) == ["m5.large", "m6i.large"]
+    assert planning._types({"instance_types": []}, new, _HAS) == ["m6i.large"]
+    assert planning._types({"instance_types": ["m5.large", "m6i.large"]}, there, _HAS) == ["m5.large", "m6i.large"]
+    with pytest.raises(stacks.RefusedError, match=r"group a has the instance types m5.large, m6i.large.*another name"):
+        planning._types({"instance_types": ["c5.large"]}, there, _HAS)
+
+
+def test_a_node_group_keeps_its_subnets() -> None:
+    one = group("a")
+    planning._keep_subnets({"subnet_ids": ["subnet-2", "subnet-1"]}, [one], ["subnet-2", "subnet-1"], _HAS)
+    assert "SubnetIds" not in one["parameters"]
+    with pytest.raises(stacks.RefusedError, match=r"group a has the subnets subnet-1, subnet-2.*another name"):
+        planning._keep_subnets({"subnet_ids": ["subnet-3"]}, [one], ["subnet-3"], _HAS)
+    planning._keep_subnets({"subnet_ids": []}, [one], ["subnet-1"], _HAS)
+    assert one["parameters"]["SubnetIds"] == "subnet-1,subnet-2"
+
+
+def test_an_administrator_whose_access_entry_is_not_ours_is_refused() -> None:
+    mine, creator = "arn:aws:iam::123456789012:role/mine", "arn:aws:iam::123456789012:role/creator"
+    made = {**stacks._plain(described("demo-cluster", "CREATE_COMPLETE"), "cluster"), "outputs": {"Arn": "a"}}
+    eks, of_eks = client("eks")
+    cfn, of_cfn = client("cloudformation")
+    clients = planning.Clients({"eks": eks, "cloudformation": cfn}.__getitem__)
+    for _ in range(2):
+        of_eks.add_response("list_access_entries", {"accessEntries": [mine, creator]}, {"clusterName": "demo"})
+        entry = {"LogicalResourceId": stacks.administrator(mine), "ResourceStatus": "CREATE_COMPLETE"}
+        gone = {"LogicalResourceId": stacks.administrator(creator), "ResourceStatus": "DELETE_COMPLETE"}
+        kind = {"ResourceType": "AWS::EKS::AccessEntry", "LastUpdatedTimestamp": _NOW}
+        of_cfn.add_response("list_stack_resources", {"StackResourceSummaries": [{**entry, **kind}, {**gone, **kind}]})
+    with of_eks, of_cfn:
+        admins.check_there(clients, {"name": "demo", "admins": [mine, f"{mine}2"]}, {"cluster": made})
+        with pytest.raises(stacks.RefusedError, match="role/creator has an access entry in the cluster demo already"):
+            admins.check_there(clients, {"name": "demo", "admins": [mine, creator]}, {"cluster": made})
+
+
+# What a cluster leaves
+
+
+def _destroy(**clients: Any) -> cluster_destroy.Destroy:
+    return cluster_destroy.Destroy(planning.Clients(clients.__getitem__), "demo", images=False, timeout=5)
+
+
+def _volume(name: str, day: int) -> dict[str, Any]:
+    return {"VolumeId": name, "Size": 4, "CreateTime": datetime(2026, 11, day, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("key", ["cluster", "network"])
+def test_volumes_of_an_earlier_cluster_of_the_name_are_kept(key: str) -> None:
+    """With the control plane gone already, the network tells how old the cluster is at most."""
+    cfn, of_cfn = client("cloudformation")
+    eks, of_eks = client("eks")
+    ec2, of_ec2 = client("ec2")
+    of_cfn.add_response("describe_stacks", {"Stacks": [described(f"demo-{key}", "CREATE_COMPLETE")]})
+    of_eks.add_client_error("describe_cluster", "ResourceNotFoundException")
+    of_ec2.add_response("describe_volumes", {"Volumes": [_volume("vol-new", 22), _volume("vol-old", 20)]})
+    of_ec2.add_response("describe_network_interfaces", {"NetworkInterfaces": []})
+    destroy = _destroy(cloudformation=cfn, eks=eks, ec2=ec2)
+    with of_cfn, of_eks, of_ec2:
+        destroy.look()
+    assert [one["id"] for one in destroy.found["others"]] == ["vol-new"]
+    (kept,) = destroy.found["kept"]
+    assert kept["id"] == "vol-old" and kept["what"].endswith("of an earlier cluster of this name")
+
+
+class _Logs:
+    """EKS makes the group again when the network goes, after the cluster has gone."""
+
+    def __init__(self) -> None:
+        self.groups: list[dict[str, str]] = []
+        self.deleted: list[str] = []
+
+    def late(self, _cfn: Any, some: list[stacks.Stack], _until: float) -> None:
+        if [one["key"] for one in some] == ["network"]:
+            self.groups = [{"logGroupName": "/aws/eks/demo/cluster"}, {"logGroupName": "/aws/eks/demo/cluster-2"}]
+
+    def describe_log_groups(self, **_: Any) -> dict[str, Any]:
+        return {"logGroups": self.groups}
+
+    def delete_log_group(self, **given: str) -> None:
+        self.deleted.append(given["logGroupName"])
+
+
+def test_a_log_group_that_eks_makes_late_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = _Logs()
+    monkeypatch.setattr(stacks, "delete", logs.late)
+    cfn, of_cfn = client("cloudformation")
+    eks, of_eks = client("eks")
+    ec2, of_ec2 = client("ec2")
+    both = [described(f"demo-{key}", "CREATE_COMPLETE") for key in ("network", "cluster")]
+    of_cfn.add_response("describe_stacks", {"Stacks": both})
+    for one in both:
+        of_cfn.add_response("describe_stacks", {"Stacks": [one]})
+    for _ in range(2):
+        of_ec2.add_response("describe_volumes", {"Volumes": []})
+        of_ec2.add_response("describe_network_interfaces", {"NetworkInterfaces": []})
+    destroy = _destroy(cloudformation=cfn, eks=eks, ec2=ec2, logs=logs)
+    with of_cfn, of_eks, of_ec2:
+        destroy.look()
+        destroy.run()
+    assert logs.deleted == ["/aws/eks/demo/cluster"] and destroy.found["status"] == "done"
+
+
 # Changes
 
 
@@ -280,6 +488,48 @@ def _document(failure: dict[str, Any], now: dict[str, Any], planned: dict[str, A
 def test_a_refusal_is_told_without_a_plan() -> None:
     document = _document({"msg": "no", "refused": True}, {})
     assert (document["status"], document["reason"], document["cluster"]) == ("refused", "no", None)
+
+
+def _now(**status: str) -> dict[str, Any]:
+    made = [
+        {"key": key.replace("_", "-"), "name": f"demo-{key}", "status": text, "updated": "t"}
+        for key, text in status.items()
+    ]
+    return {"stacks": [{**one, "outputs": {}, "parameters": {}} for one in made]}
+
+
+def test_a_deployment_is_done_when_every_planned_stack_is_complete() -> None:
+    planned = plan(keys=["network", "cluster"], groups=[])
+    good = _document({}, _now(network="CREATE_COMPLETE", cluster="UPDATE_COMPLETE", addons="DELETE_FAILED"), planned)
+    assert (good["status"], good["reason"]) == ("done", "")
+    # After a roll-back, going back to what is there needs no update.
+    same = _document({}, _now(network="CREATE_COMPLETE", cluster="UPDATE_ROLLBACK_COMPLETE"), planned)
+    assert same["status"] == "done"
+    for cluster_status in ("CREATE_IN_PROGRESS", "UPDATE_FAILED", "ROLLBACK_COMPLETE"):
+        bad = _document({}, _now(network="CREATE_COMPLETE", cluster=cluster_status), planned)
+        assert bad["status"] == "failed" and bad["reason"].startswith(f"not complete: cluster ({cluster_status}).")
+    missing = _document({}, _now(network="CREATE_COMPLETE"), planned)
+    assert missing["status"] == "failed" and "cluster (not there)" in missing["reason"]
+    blind = _document({}, {"msg": "ExpiredToken"}, planned)
+    assert blind["status"] == "failed" and blind["reason"] == "the stacks could not be looked at: ExpiredToken"
+
+
+def test_a_stack_that_could_not_be_followed_is_not_called_deleted() -> None:
+    item = {"failed": True, "cluster_applied": "network", "output": "Stack Deleted"}
+    reason = _document({"msg": "x", "results": [item]}, {"failures": {}})["reason"]
+    assert reason.startswith("stack network: AWS did not tell to the end") and "deploy again" in reason
+
+
+def test_a_stack_that_could_not_be_followed_fails_its_task() -> None:
+    """As a result, amazon.aws.cloudformation calls that a change that succeeded."""
+    role = Path(__file__).resolve().parents[2] / "roles/cluster"
+    tasks = yaml.safe_load((role / "tasks/stacks.yml").read_text(encoding="utf-8"))
+    applied = [one for one in tasks if {"amazon.aws.cloudformation", "ansible.builtin.async_status"} & set(one)]
+    assert len(applied) == 3
+    for one in applied:
+        name = one["register"]
+        assert one["failed_when"] == f"{name} is failed or {name}.output | default('') == cluster_lost"
+    assert yaml.safe_load((role / "vars/main.yml").read_text(encoding="utf-8")) == {"cluster_lost": cluster._LOST}
 
 
 def test_every_failed_stack_of_a_run_is_in_the_reason_and_no_other() -> None:

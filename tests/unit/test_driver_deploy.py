@@ -440,7 +440,8 @@ def test_destroying_shows_what_there_is_asks_and_deletes(
     monkeypatch.setattr(Session, "ask", lambda _self, question: not questions.append(question))
     image = {"id": "ami-1", "name": "mine", "snapshots": ["snap-1"]}
     other = {"kind": "volume", "id": "vol-1", "what": "of a claim"}
-    plays.writes("plan", {"destroy": destroy_json("planned", images=[image], others=[other])})
+    older = {"kind": "volume", "id": "vol-0", "what": "made before it"}
+    plays.writes("plan", {"destroy": destroy_json("planned", images=[image], others=[other], kept=[older])})
     plays.writes("destroy", {"destroy": destroy_json("done")})
     destroy.destroy(settings(tmp_path), as_json=False, yes=False, images=True)
     assert questions == ["Delete all of this?"]
@@ -449,6 +450,7 @@ def test_destroying_shows_what_there_is_asks_and_deletes(
     assert all(play.extra_vars["cluster_destroy_images"] for play in plays.asked)
     text = capsys.readouterr().out
     for part in (
+        "This carries its name, is older, and stays:\n  volume              vol-0  made before it",
         "stack               cisdriver-network",
         "image               ami-1  mine, with snap-1",
         "volume              vol-1  of a claim",

@@ -10,6 +10,10 @@ from typing import Any
 import cfnlint
 import pytest
 import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.cisdriver.amazon_linux.plugins.filter import cluster_stack
+from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster import look
+from ansible_collections.cisdriver.amazon_linux.plugins.modules import stack_changes
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import cluster
 from cluster_support import TAGS, group, plan
 from template_policy import breaches
@@ -30,7 +34,7 @@ def load(name: str) -> Template:
 def filled(name: str) -> Template:
     """As the role applies it."""
     key = "nodes-al2023-level-2" if name == "nodes" else name
-    return dict(yaml.safe_load(cluster.stack(plan(admins=_ADMINS), key, {})["template"]))
+    return dict(yaml.safe_load(cluster.stack(plan(admins=_ADMINS), key, None)["template"]))
 
 
 def lint(template: Template, regions: list[str]) -> list[str]:
@@ -55,7 +59,7 @@ def test_templates_are_within_what_cloudformation_takes_and_have_no_aliases() ->
         text = (_FILES / f"{name}.yml").read_text(encoding="utf-8")
         assert len(text.encode()) < 51200
         assert not [token for token in yaml.scan(text) if isinstance(token, yaml.AliasToken)], name
-        assert "*id" not in cluster.stack(plan(), "nodes-al2023-level-2" if name == "nodes" else name, {})["template"]
+        assert "*id" not in cluster.stack(plan(), "nodes-al2023-level-2" if name == "nodes" else name, None)["template"]
 
 
 def test_no_partition_is_written_into_a_template() -> None:
@@ -196,7 +200,7 @@ def test_a_node_group_repeats_the_volumes_of_its_image_and_tags_what_it_starts()
 def test_outputs_of_one_stack_are_parameters_of_the_next() -> None:
     outputs = {
         "network": {"SubnetIds": "subnet-1,subnet-2"},
-        "cluster": {"Endpoint": "https://e", "ServiceCidr": "10.1.0.0/16"},
+        "cluster": {"Endpoint": "https://e", "CertificateAuthority": "Q0E=", "ServiceCidr": "10.1.0.0/16"},
     }
     assert cluster.stack(plan(), "cluster", outputs)["parameters"]["SubnetIds"] == "subnet-1,subnet-2"
     nodes = cluster.stack(plan(), "nodes-al2023-level-2", outputs)["parameters"]
@@ -204,6 +208,45 @@ def test_outputs_of_one_stack_are_parameters_of_the_next() -> None:
     known = {"network": {"outputs": outputs["network"], "updated": ""}}
     assert cluster.stack(plan(stacks=known), "cluster", {})["parameters"]["SubnetIds"] == "subnet-1,subnet-2"
     assert cluster.stack(plan(subnet_ids=["subnet-9"]), "cluster", outputs)["parameters"]["SubnetIds"] == "subnet-9"
+
+
+def test_what_a_stack_does_not_tell_is_guessed_in_a_dry_run_alone() -> None:
+    assert cluster.stack(plan(), "cluster", None)["parameters"]["SubnetIds"] == cluster.UNKNOWN
+    assert cluster.UNKNOWN in cluster.stack(plan(), "nodes-al2023-level-2", None)["parameters"]["UserData"]
+    with pytest.raises(cluster.MissingOutputError, match=r"stack demo-network has no output SubnetIds.*Deploy again"):
+        cluster.stack(plan(), "cluster", {"network": {}})
+    network = {"network": {"SubnetIds": "subnet-1"}}
+    with pytest.raises(cluster.MissingOutputError, match="stack demo-cluster has no output Endpoint"):
+        cluster.stack(plan(), "nodes-al2023-level-2", {**network, "cluster": {}})
+    with pytest.raises(AnsibleFilterError, match="stack demo-network has no output SubnetIds"):
+        cluster_stack.cluster_stack(plan(), "cluster")
+
+
+def test_a_node_group_that_is_there_keeps_its_subnets() -> None:
+    one = group("al2023-level-2")
+    one["parameters"]["SubnetIds"] = "subnet-1"
+    made = cluster.stack(plan(groups=[one], subnet_ids=["subnet-2"]), one["key"], None)
+    assert made["parameters"]["SubnetIds"] == "subnet-1"
+
+
+@pytest.mark.parametrize("version", ["v0.8.1-eksbuild.10", ""])
+def test_metrics_server_is_left_out_where_eks_does_not_offer_it(version: str) -> None:
+    made = cluster.stack(plan(parameters={"addons": {"MetricsServerVersion": version}}), "addons", None)
+    there = {one["resource"] for one in stack_changes.of_template(made)}
+    assert ("MetricsServer" in there) == bool(version) and "Coredns" in there
+
+
+@pytest.mark.parametrize("service", ["com.amazonaws.eu-central-1.ec2messages", ""])
+def test_an_endpoint_that_a_region_lacks_and_nodes_can_do_without_is_left_out(service: str) -> None:
+    parameters = {"network": {"Nat": "none", "Zone3": "", "Ec2MessagesService": service}}
+    there = {
+        one["resource"] for one in stack_changes.of_template(cluster.stack(plan(parameters=parameters), "network", {}))
+    }
+    assert ("Ec2MessagesEndpoint" in there) == bool(service)
+    order = {"SsmMessagesEndpoint": "ssmmessages", "InspectorEndpoint": "inspector2", "LogsEndpoint": "logs"}
+    for name, short in order.items():
+        (at, _) = load("network")["Resources"][name]["Properties"]["ServiceName"]["Fn::Select"]
+        assert look.ENDPOINTS[at] == short and name in there
 
 
 def test_size_and_tags_of_a_node_group_are_updated_apart_from_its_launch_template() -> None:

@@ -11,11 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import jsonschema
+import kubernetes.client
 import pytest
 import yaml
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils import eks_api
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils import workload_judge as judge
-from ansible_collections.cisdriver.amazon_linux.plugins.modules import eks_access
+from ansible_collections.cisdriver.amazon_linux.plugins.modules import eks_access, workload_results
 from ansible_collections.cisdriver.amazon_linux.plugins.plugin_utils import workloads
 from cisdriver import collection, report, rundir
 from cisdriver.sandbox.kubernetes import defaults, kinds, models, tokens, validation
@@ -36,6 +37,7 @@ OPTIONS: dict[str, Any] = {
     "kube_bench_benchmark": "eks-1.8.0",
     "egress": {"host": "sts.eu-central-1.amazonaws.com", "port": "443"},
     "used_ports": [32767],
+    "now": 0,  # so the time for tries is over: each has its two
 }
 ABOUT = {"started": "2026-01-02T03:04:05+00:00", "seconds": 61.5}
 KUBE_BENCH = json.dumps(
@@ -101,13 +103,13 @@ def pods_of(item: dict[str, Any]) -> list[dict[str, Any]]:
     return [item["spec"]["template"]["spec"]] if "template" in item.get("spec", {}) else []
 
 
-def scripts() -> dict[str, str]:
+def scripts(**options: Any) -> dict[str, str]:
     """Every script, by workload, object and container."""
     return {
         f"{name}/{item['metadata']['name']}/{container['name']}": (
             [*container.get("args", []), container["command"][-1]]
         )[0]
-        for name, one in planned().items()
+        for name, one in planned(**options).items()
         for item in one["objects"]
         for spec in pods_of(item)
         for container in [*spec.get("initContainers", []), *spec["containers"]]
@@ -190,11 +192,19 @@ def test_images_are_pinned() -> None:
                 assert all("@sha256:" in container["image"] for container in spec["containers"])
 
 
-def test_a_node_port_is_one_that_nobody_has() -> None:
+def node_ports(**options: Any) -> list[int]:
     both = workloads.groups([node("a"), node("bb"), node("ccc", "other")])
-    plan = workloads.plan(KNOWN, both, {**OPTIONS, "only": ["node_port"], "used_ports": [32767, 32765]})
-    ports = [one["objects"][0]["spec"]["ports"][0]["nodePort"] for one in plan]
-    assert ports == [32766, 32764]
+    plan = workloads.plan(KNOWN, both, {**OPTIONS, "only": ["node_port"], **options})
+    return [one["objects"][0]["spec"]["ports"][0]["nodePort"] for one in plan]
+
+
+def test_a_node_port_is_one_that_nobody_has() -> None:
+    assert sorted(node_ports(used_ports=set(range(30000, 32768)) - {30007, 31234})) == [30007, 31234]
+
+
+def test_two_runs_at_once_choose_other_node_ports() -> None:
+    assert node_ports() == node_ports()
+    assert not set(node_ports()) & set(node_ports(run_id="another"))
 
 
 # The plan
@@ -219,6 +229,27 @@ def test_a_group_of_one_node_is_not_asked_for_two() -> None:
     assert one["drain"]["finding"]["status"] == "not_applicable"
     assert "takes 2 nodes that are Ready, and the group has 1" in one["drain"]["finding"]["reason"]
     assert one["daemon_set"]["proofs"] == 1
+
+
+def test_a_node_that_is_not_ready_is_no_reason_to_leave_anything_out() -> None:
+    one = planned(node("a"), node("bb", ready="Unknown"))
+    failing = {name: it["finding"]["status"] for name, it in one.items() if it["finding"]}
+    assert failing == dict.fromkeys(("pod_to_pod", "daemon_set", "drain"), "fail")
+    assert (
+        one["drain"]["finding"]["reason"] == "not every node of the group is Ready: bb: kubelet is posting ready status"
+    )
+    three = planned(node("a"), node("bb"), node("ccc", ready="False"))
+    assert {name for name, it in three.items() if it["finding"]} == {"daemon_set"}
+
+
+def test_a_cordoned_node_is_nobodys_fault() -> None:
+    marked = node("ccc")
+    marked["metadata"]["labels"][workloads.CORDONED] = "another"
+    one = planned(node("a"), node("bb", unschedulable=True), marked)
+    assert {name: it["finding"]["status"] for name, it in one.items() if it["finding"]} == dict.fromkeys(
+        ("pod_to_pod", "drain"), "not_applicable"
+    )
+    assert one["drain"]["finding"]["reason"].endswith("has 1; bb: it is cordoned; ccc: run another drains it")
 
 
 def test_a_group_without_a_ready_node_fails_with_what_its_nodes_say() -> None:
@@ -251,19 +282,20 @@ def test_scripts_are_shell_and_kubernetes_leaves_them_alone() -> None:
 FAKES = {"sleep": "exit 0", "nslookup": 'printf "Server: 1\\n\\nName: x\\nAddress: 10.0.0.1\\n"', "nc": "exit 0"}
 
 
-def said(script: str, directory: Path, **programs: str) -> str:
+def said(script: str, directory: Path, options: dict[str, Any] | None = None, **programs: str) -> str:
     """The last line of a script among programs that do as they are told."""
     for name, body in {**FAKES, **programs}.items():
         path = directory / name
         path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
         path.chmod(0o755)
     env = {"PATH": f"{directory}:/usr/bin:/bin", "NODE": "node-a"}
-    text = scripts()[script]
+    text = scripts(**(options or {}))[script]
     done = subprocess.run(["sh", "-c", text], env=env, text=True, capture_output=True, timeout=30, check=False)
     return done.stdout.strip().splitlines()[-1]
 
 
 UNREACHABLE = 'echo "wget: can\'t connect to remote host: Connection refused" >&2; exit 1'
+PORT = node_ports()[0]
 NOBODY = 'echo "** server can\'t find x: NXDOMAIN"; exit 0'
 
 
@@ -304,9 +336,9 @@ NOBODY = 'echo "** server can\'t find x: NXDOMAIN"; exit 0'
         (
             "node_port/node-port-client/client",
             {"wget": UNREACHABLE},
-            "fail port 32766 of node 10.0.0.1 does not answer",
+            f"fail port {PORT} of node 10.0.0.1 does not answer",
         ),
-        ("node_port/node-port-client/client", {"wget": "echo node-b"}, "ok port 32766 of 10.0.0.1 10.0.0.2"),
+        ("node_port/node-port-client/client", {"wget": "echo node-b"}, f"ok port {PORT} of 10.0.0.1 10.0.0.2"),
         ("network_policy/network-policy-friend/client", {"wget": UNREACHABLE}, "fail the policy lets this pod in"),
         (
             "network_policy/network-policy-stranger/client",
@@ -335,10 +367,21 @@ NOBODY = 'echo "** server can\'t find x: NXDOMAIN"; exit 0'
         ),
     ],
 )
-def test_a_script_says_what_it_saw(script: str, programs: dict[str, str], expected: str, tmp_path: Path) -> None:
+def test_a_script_says_what_it_saw(script: str, programs: dict[str, Any], expected: str, tmp_path: Path) -> None:
     line = said(script, tmp_path, **programs)
     assert line.startswith(("cisdriver: ok ", "cisdriver: fail "))
     assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("clock", "expected"), [("1000 1020 1200", "ok reached"), ("1000 1150 1200", "is not reached")]
+)
+def test_tries_go_on_until_shortly_before_the_deadline(clock: str, expected: str, tmp_path: Path) -> None:
+    """The fourth try succeeds; egress has 180 seconds, the last 30 of which are for its words."""
+    (tmp_path / "clock").write_text(clock.replace(" ", "\n") + "\n", encoding="utf-8")
+    count = f"echo x >> {tmp_path}/tries; [ $(wc -l < {tmp_path}/tries) -ge 4 ]"
+    tick = f"head -n 1 {tmp_path}/clock; sed -i 1d {tmp_path}/clock"
+    assert expected in said("egress/egress/egress", tmp_path, {"now": 1000.7}, nc=count, date=tick)
 
 
 # Judging
@@ -357,7 +400,16 @@ def pod(
 
 
 def view(*pods: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"pods": list(pods), "logs": {}, "unread": {}, "objects": [], "events": [], "exec": None, **more}
+    return {
+        "pods": list(pods),
+        "logs": {},
+        "unread": {},
+        "objects": [],
+        "events": [],
+        "exec": None,
+        "metrics": True,
+        **more,
+    }
 
 
 WORKLOAD = {"name": "dns", "proofs": 1, "exec": [], "scales": False, "refused": [], "not_on": ""}
@@ -415,6 +467,21 @@ def test_a_command_is_judged_too() -> None:
     assert broken and "says: OCI runtime exec failed" in broken["reason"]
 
 
+def test_a_command_whose_pod_has_gone_proves_nothing() -> None:
+    workload = {**WORKLOAD, "exec": ["sh"]}
+    assert judge.judge(workload, view(exec="cisdriver: ok exec\n")) is None
+    assert judge.judge(workload, view(pod(server=True), exec="cisdriver: ok exec\n")) is None
+
+
+def test_where_no_metrics_are_served_nothing_can_scale() -> None:
+    workload = {**WORKLOAD, "scales": True}
+    found = judge.judge(workload, view(pod(), metrics=False))
+    assert found and found["status"] == "not_applicable"
+    assert "no metrics.k8s.io" in found["reason"]
+    refused = judge.judge({**workload, "refused": ["x"]}, view(metrics=False))
+    assert refused and refused["status"] == "fail"
+
+
 def test_a_job_that_ends_without_a_word_fails_with_its_last_words() -> None:
     state = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     found = judge.judge(WORKLOAD, view(pod(phase="Failed", state=state), logs={"dns-x": "one\ntwo\nthree\nfour\n"}))
@@ -446,6 +513,82 @@ def test_without_containers_metrics_are_looked_for_all_the_same() -> None:
     idle = judge.judge(workload, view(pod(), logs=logs, objects=[scaler]))
     assert idle and idle["status"] == "not_applicable"
     assert judge.judge(workload, view(pod(), logs={"dns-x": "cisdriver: ok burns"}, objects=[scaler])) is None
+
+
+class Looks:
+    """An API server that shows another pod at each look; of a log there is what had been written by then."""
+
+    def __init__(self, *looks: tuple[dict[str, Any], str | int]) -> None:
+        self._looks = list(looks)
+        self.containers: list[str] = []
+        self.ran: list[str] = []
+
+    def get(self, path: str, **_: Any) -> dict[str, Any]:
+        if path == "/apis":
+            return {"groups": [{"name": "apps"}]}
+        item, self._log = self._looks[0]
+        self._looks = self._looks[1:] or self._looks
+        item["metadata"] |= {"namespace": "n", "labels": {**item["metadata"]["labels"], judge.WORKLOAD: "dns"}}
+        item["spec"].setdefault("containers", [{"name": "main"}])
+        return {"items": [item] if path == "/api/v1/pods" else []}
+
+    def text(self, _: str, container: str, **__: Any) -> str:
+        self.containers.append(container)
+        if isinstance(self._log, int):
+            raise kubernetes.client.ApiException(status=self._log)
+        return self._log
+
+    def exec(self, _: str, name: str, *__: Any) -> str:
+        self.ran.append(name)
+        return "cisdriver: ok exec"
+
+
+def watched(server: Looks, **more: Any) -> dict[str, Any]:
+    one = {**WORKLOAD, "group": "g", "namespace": "n", "deadline": 5, **more}
+    watch = workload_results.Watch(server, server, "r", [one])
+    watch.run(0)
+    return dict(watch.done[0]["finding"])
+
+
+PENDING = {"waiting": {"reason": "ContainerCreating"}}
+
+
+def test_a_log_is_read_until_its_pod_has_ended() -> None:
+    looks: list[tuple[dict[str, Any], str | int]] = [
+        (pod(phase="Pending", state=PENDING), 400),
+        (pod(), "trying\n"),
+        (pod(phase="Succeeded", state=ENDED), "trying\ncisdriver: ok seen\n"),
+    ]
+    assert watched(Looks(*looks))["status"] == "pass"
+    assert watched(Looks(*looks[::2]))["status"] == "pass"
+
+
+def test_a_log_that_was_read_stays_when_its_pod_goes() -> None:
+    two = {"proofs": 2, "deadline": 0.05}
+    server = Looks((pod(), "cisdriver: ok seen"), (pod(phase="Succeeded", state=ENDED), 404))
+    assert "1 of 2 pods have proven it" in watched(server, **two)["reason"]
+
+
+def test_a_sidecar_that_is_killed_at_its_end_hides_no_proof() -> None:
+    killed = {"name": "sidecar", "state": {"terminated": {"exitCode": 137}}, "restartCount": 0}
+    both = pod(phase="Succeeded", state=ENDED, status={"initContainerStatuses": [killed]})
+    server = Looks((both, "cisdriver: ok seen"))
+    assert watched(server)["status"] == "pass"
+    assert server.containers == ["main"]
+    killed["state"] = {"terminated": {"exitCode": 1}}
+    server = Looks((pod(phase="Failed", state=PENDING, status={"initContainerStatuses": [killed]}), "boom"))
+    assert watched(server)["status"] == "fail"
+    assert server.containers == ["sidecar"]
+
+
+def test_a_command_runs_in_a_pod_that_is_to_prove() -> None:
+    server = Looks((pod("server", server=True), ""), (pod("prover"), "cisdriver: ok logged"))
+    assert watched(server, exec=["sh"])["status"] == "pass"
+    assert server.ran == ["prover"]
+
+
+def test_metrics_that_no_server_registered_are_not_waited_for() -> None:
+    assert watched(Looks((pod(), "")), scales=True)["status"] == "not_applicable"
 
 
 def test_kube_bench_proves_by_its_report() -> None:

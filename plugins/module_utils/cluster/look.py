@@ -11,10 +11,11 @@ from .stacks import RefusedError
 #: Zones in which EKS makes no control plane (EKS user guide, "VPC and subnet requirements").
 REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
 #: Services whose endpoints a VPC without a way out needs, in the order of the network template.
-ENDPOINTS = (
-    *("ec2", "ecr.api", "ecr.dkr", "sts", "eks", "eks-auth"),
-    *("ssm", "ssmmessages", "ec2messages", "inspector2", "logs"),
-)
+ENDPOINTS = ("ec2", "ecr.api", "ecr.dkr", "sts", "eks", "eks-auth", "ssm", "ssmmessages", "inspector2", "logs")
+#: An older agent of Systems Manager than 3.3.40 needs it; newer regions do not have it (Systems Manager user guide).
+OPTIONAL_ENDPOINT = "ec2messages"
+#: Community add-ons are not in every partition (EKS user guide, "Community add-ons"); a cluster works without this one.
+OPTIONAL_ADDONS = ("metrics-server",)
 _RELEASE = re.compile(r"-(1\.\d+)-v\d{8}")
 _NAMES = {"al2023": re.compile(r"^amazon-eks-node-al2023-"), "al2": re.compile(r"^amazon-eks-((gpu|arm64)-)?node-1\.")}
 
@@ -25,15 +26,21 @@ def minor(version: str) -> int:
     return int(version.partition(".")[2])
 
 
-def zones(ec2: Any) -> list[str]:
-    """Up to three zones for subnets. Raises RefusedError when there are fewer than two."""
+def zones(ec2: Any, offered: set[str] | None = None) -> list[str]:
+    """Up to three zones for subnets, of those ``offered`` if given.
+
+    Raises RefusedError when there are fewer than two.
+    """
     wanted = [{"Name": "zone-type", "Values": ["availability-zone"]}, {"Name": "state", "Values": ["available"]}]
     found = ec2.describe_availability_zones(Filters=wanted)["AvailabilityZones"]
     names = sorted(zone["ZoneName"] for zone in found if zone["ZoneId"] not in REFUSED_ZONES)
+    if offered is not None:
+        names = [name for name in names if name in offered]
     if len(names) < 2:
+        where = "that it supports" if offered is None else "that have every endpoint of a closed VPC"
         raise RefusedError(
-            f"EKS needs two availability zones; found {len(names)} that it supports: {', '.join(names) or 'none'}. "
-            "Choose another region."
+            f"EKS needs two availability zones; found {len(names)} {where}: {', '.join(names) or 'none'}. "
+            f"Choose another region{'' if offered is None else ', or a VPC with a way out (cluster_nat: one)'}."
         )
     return names[:3]
 
@@ -56,6 +63,33 @@ def subnets(ec2: Any, vpc: str, ids: list[str]) -> list[str]:
     return ids
 
 
+def private_subnets(ec2: Any, vpc: str, ids: list[str]) -> list[str]:
+    """Those of the subnets without a route to an internet gateway. Raises RefusedError when there is none.
+
+    A subnet without a route table of its own has the VPC's main one (VPC user guide, "Subnet route tables").
+    """
+    public: dict[str, bool] = {}
+    main = False
+    wanted = [{"Name": "vpc-id", "Values": [vpc]}]
+    for page in ec2.get_paginator("describe_route_tables").paginate(Filters=wanted):
+        for table in page["RouteTables"]:
+            out = any(_is_way_out(route) for route in table["Routes"])
+            for association in table.get("Associations", []):
+                main = out if association.get("Main") else main
+                public[association.get("SubnetId", "")] = out
+    found = [one for one in ids if not public.get(one, main)]
+    if not found:
+        raise RefusedError(
+            f"All subnets of the cluster ({', '.join(ids)}) have a route to an internet gateway; expected private ones "
+            "for nodes. Name subnets by cluster_subnet_ids."
+        )
+    return found
+
+
+def _is_way_out(route: Reply) -> bool:
+    return route.get("DestinationCidrBlock") == "0.0.0.0/0" and route.get("GatewayId", "").startswith("igw-")
+
+
 def _zone(subnet: Reply) -> str:
     return str(subnet.get("AvailabilityZoneId", ""))
 
@@ -66,24 +100,34 @@ def vpc_cidrs(ec2: Any, vpc: str) -> list[str]:
     return [one["CidrBlock"] for one in found.get("CidrBlockAssociationSet", [])] or [found["CidrBlock"]]
 
 
-def endpoint_services(ec2: Any, region: str) -> list[str]:
-    """Full names of the services of ``ENDPOINTS``; their prefix differs by partition and service."""
-    names: list[str] = []
+def endpoint_services(ec2: Any, region: str) -> tuple[list[str], str, set[str]]:
+    """Full names of the services of ``ENDPOINTS``, and of the optional one or nothing; the zones that all of them have.
+
+    The prefix of a name differs by partition and service.
+    """
+    places: dict[str, set[str]] = {}
     arguments: dict[str, Any] = {}
     while True:  # botocore has no paginator for it
         reply = ec2.describe_vpc_endpoint_services(**arguments)
-        names += reply["ServiceNames"]
+        for one in reply["ServiceDetails"]:
+            places.setdefault(one["ServiceName"], set()).update(one["AvailabilityZones"])
         if not reply.get("NextToken"):
             break
         arguments["NextToken"] = reply["NextToken"]
-    found = {short: next((name for name in names if name.endswith(f".{region}.{short}")), "") for short in ENDPOINTS}
+    wanted = (*ENDPOINTS, OPTIONAL_ENDPOINT)
+    found = {short: next((name for name in places if name.endswith(f".{region}.{short}")), "") for short in wanted}
+    optional = found.pop(OPTIONAL_ENDPOINT)
     missing = [short for short, name in found.items() if not name]
     if missing:
         raise RefusedError(
             f"{region} has no VPC endpoint for {', '.join(missing)}, so a node in a closed VPC could not work. "
             "Let the VPC out by NAT gateways instead (cluster_nat: one)."
         )
-    return list(found.values())
+    return (
+        [*found.values()],
+        optional,
+        set.intersection(*(places[name] for name in (*found.values(), optional) if name)),
+    )
 
 
 def cluster(eks: Any, name: str) -> Reply | None:
@@ -112,7 +156,10 @@ def version(eks: Any, wanted: str) -> Reply:
 
 
 def addons(eks: Any, kubernetes: str, wanted: dict[str, str]) -> dict[str, str]:
-    """Version per add-on: the given one, or what EKS has as default for the Kubernetes version."""
+    """Version per add-on: the given one, or what EKS has as default for the Kubernetes version.
+
+    Empty for one of ``OPTIONAL_ADDONS`` that EKS does not offer here.
+    """
     return {name: _addon(eks, kubernetes, name, given) for name, given in wanted.items()}
 
 
@@ -130,6 +177,8 @@ def _addon(eks: Any, kubernetes: str, name: str, given: str) -> str:
             f"The add-on {name} has no version {given} for Kubernetes {kubernetes}. "
             f"There is: {', '.join(list(offered)[:8]) or 'none'}. Correct cluster_addon_versions."
         )
+    if not given and not offered and name in OPTIONAL_ADDONS:
+        return ""
     if not given and not default:
         raise RefusedError(
             f"EKS names no default version of the add-on {name} for Kubernetes {kubernetes}. "

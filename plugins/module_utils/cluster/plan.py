@@ -7,8 +7,8 @@ import ipaddress
 import re
 from typing import Any
 
-from . import look
-from .stacks import TAG, RefusedError, Stack
+from . import admins, bill, look
+from .stacks import TAG, RefusedError, Stack, made
 
 #: Add-on to the parameter that carries its version, per stack.
 ADDONS = {
@@ -108,15 +108,18 @@ def make(clients: Clients, settings: Settings, region: str, stacks: dict[str, St
     """
     account = clients("sts").get_caller_identity()
     existing = _existing(clients, settings, stacks)
-    groups = _groups(clients, settings, _asked(settings, stacks, existing))
+    groups = _groups(clients, settings, _asked(settings, stacks, existing), stacks)
     wanted = existing["version"] if existing else _version(settings, groups, stacks)
     support = look.version(clients("eks"), wanted)
     _skew(groups, wanted)
     parameters: dict[str, dict[str, Any]] = {}
     if not settings["existing"]:
-        _administrators(settings["admins"], account["Arn"], stacks)
+        admins.check_maker(settings["admins"], account["Arn"], stacks)
+        admins.check_there(clients, settings, stacks)
+        _log_group(clients, settings, stacks)
         parameters = _shared(clients, settings, region, wanted, stacks)
     subnets = _subnets(clients, settings, existing)
+    _keep_subnets(settings, groups, subnets, stacks)
     plan = {
         "partition": account["Arn"].split(":")[1],
         "account": account["Account"],
@@ -132,7 +135,7 @@ def make(clients: Clients, settings: Settings, region: str, stacks: dict[str, St
         "admins": settings["admins"],
         "stacks": stacks,
     }
-    plan["bill"] = _bill(settings, plan)
+    plan["bill"] = bill.bill(settings, plan)
     return plan
 
 
@@ -155,6 +158,9 @@ def _existing(clients: Clients, settings: Settings, stacks: dict[str, Stack]) ->
     if not found or found["status"] not in ("ACTIVE", "UPDATING"):
         state = found["status"] if found else "not there"
         raise RefusedError(f"The cluster {settings['name']} is {state}; cluster_existing needs one that is ACTIVE.")
+    if "serviceIpv4Cidr" not in found["kubernetesNetworkConfig"]:
+        family = found["kubernetesNetworkConfig"].get("ipFamily", "of another kind")
+        raise RefusedError(f"The network of the cluster {settings['name']} is {family}; only ipv4 is supported.")
     return {
         "arn": found["arn"],
         "version": found["version"],
@@ -172,25 +178,21 @@ def _asked(settings: Settings, stacks: dict[str, Stack], existing: dict[str, Any
     return str(settings["kubernetes_version"] or (existing or {}).get("version", "") or present)
 
 
-def _administrators(admins: list[str], caller: str, stacks: dict[str, Stack]) -> None:
-    """Whoever makes the cluster has an access entry by that, and EKS takes no second one for it.
-
-    A session of a role is ``arn:P:sts::A:assumed-role/NAME/SESSION``, which tells no path.
-    """
-    account, _, rest = caller.split(":", 4)[4].partition(":")
-    kind, _, name = rest.partition("/")
-    own = ("role", name.partition("/")[0]) if kind == "assumed-role" else (kind, name.rpartition("/")[2])
-    for arn in admins:
-        other, _, resource = arn.split(":", 4)[4].partition(":")
-        named = (resource.partition("/")[0], resource.rpartition("/")[2])
-        if not _made("cluster", stacks) and (account, *own) == (other, *named):
-            raise RefusedError(f"{arn} makes the cluster, and so administers it: leave it out of cluster_admins.")
+def _log_group(clients: Clients, settings: Settings, stacks: dict[str, Stack]) -> None:
+    """EKS delivers logs for a while after a cluster is gone, and makes their group again; CloudFormation would fail."""
+    name = f"/aws/eks/{settings['name']}/cluster"
+    found = [] if "cluster" in stacks else clients("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    if any(one["logGroupName"] == name for one in found):
+        raise RefusedError(
+            f"There is a log group {name} that belongs to no stack of cisdriver's, from an earlier cluster of this "
+            f"name. Choose another name, or `aws logs delete-log-group --log-group-name {name}`."
+        )
 
 
 # Node groups
 
 
-def _groups(clients: Clients, settings: Settings, asked: str) -> list[Group]:
+def _groups(clients: Clients, settings: Settings, asked: str, stacks: dict[str, Stack]) -> list[Group]:
     """The node groups with their images. Baselines without an id take the image EKS recommends beside the others."""
     ec2 = clients("ec2")
     given = settings["images"]
@@ -205,8 +207,8 @@ def _groups(clients: Clients, settings: Settings, asked: str) -> list[Group]:
         )
         groups.append(_group({**one, "os": like["os"]}, look.images(ec2, [id_])[id_]))
     for group in groups:
-        types = settings["instance_types"] or DEFAULT_TYPES[group["image"]["architecture"]]
-        if settings["instance_types"]:
+        types = _types(settings, group, stacks)
+        if types != DEFAULT_TYPES[group["image"]["architecture"]]:
             look.check_types(ec2, types, group["image"]["architecture"])
         group["parameters"] = _node_parameters(settings, group, types)
     return groups
@@ -230,6 +232,38 @@ def _group(given: dict[str, Any], image: dict[str, Any]) -> Group:
             "devices": look.devices(image),
         },
     }
+
+
+def _types(settings: Settings, group: Group, stacks: dict[str, Stack]) -> list[str]:
+    """Instance types of a group: those that are given, else those it has. A group that is there cannot change them."""
+    has = _has(group, stacks, "InstanceTypes")
+    given: list[str] = settings["instance_types"]
+    if given and has and given != has:
+        raise _fixed(group, "instance types", has, given)
+    return given or has or DEFAULT_TYPES[group["image"]["architecture"]]
+
+
+def _keep_subnets(settings: Settings, groups: list[Group], subnets: list[str], stacks: dict[str, Stack]) -> None:
+    """A group that is there cannot change its subnets: where none are given it keeps them."""
+    for group in groups:
+        has = _has(group, stacks, "SubnetIds")
+        if not has or not subnets or set(has) == set(subnets):
+            continue
+        if settings["subnet_ids"]:
+            raise _fixed(group, "subnets", has, subnets)
+        group["parameters"]["SubnetIds"] = ",".join(has)
+
+
+def _has(group: Group, stacks: dict[str, Stack], parameter: str) -> list[str]:
+    stack = stacks.get(group["key"], {"parameters": {}})
+    return [text for text in stack["parameters"].get(parameter, "").split(",") if text]
+
+
+def _fixed(group: Group, what: str, has: list[str], given: list[str]) -> RefusedError:
+    return RefusedError(
+        f"The node group {group['group']} has the {what} {', '.join(has)} and cannot change to {', '.join(given)}: "
+        "that takes another group. Use a group of another name, or leave them out."
+    )
 
 
 def _node_parameters(settings: Settings, group: Group, types: list[str]) -> dict[str, Any]:
@@ -280,9 +314,11 @@ def _skew(groups: list[Group], cluster: str) -> None:
 
 
 def _subnets(clients: Clients, settings: Settings, existing: dict[str, Any] | None) -> list[str]:
-    """The subnets that are given or, in an existing cluster, the cluster's; empty means those of our network."""
+    """The subnets that are given or, in an existing cluster, its private ones; empty means those of our network."""
     vpc = existing["vpc_id"] if existing else settings["vpc_id"]
-    given = settings["subnet_ids"] or (existing["subnet_ids"] if existing else [])
+    given = settings["subnet_ids"]
+    if existing and not given:
+        given = look.private_subnets(clients("ec2"), vpc, existing["subnet_ids"])
     return look.subnets(clients("ec2"), vpc, given) if vpc else []
 
 
@@ -290,9 +326,9 @@ def _shared(
     clients: Clients, settings: Settings, region: str, version: str, stacks: dict[str, Stack]
 ) -> dict[str, dict[str, Any]]:
     """Parameters of the stacks all node groups share; those that only another stack's outputs tell are left out."""
-    if settings["vpc_id"] and _made("network", stacks):
+    if settings["vpc_id"] and made("network", stacks):
         raise RefusedError(f"The cluster {settings['name']} has a VPC of its own and cannot move to another.")
-    if not settings["vpc_id"] and _made("cluster", stacks) and "network" not in stacks:
+    if not settings["vpc_id"] and made("cluster", stacks) and "network" not in stacks:
         raise RefusedError(f"The cluster {settings['name']} is in a VPC of yours: name it by cluster_vpc_id.")
     boundary = {"ClusterName": settings["name"], "PermissionsBoundary": settings["permissions_boundary"]}
     wanted = {name: settings["addon_versions"].get(name, "") for names in ADDONS.values() for name in names}
@@ -313,14 +349,19 @@ def _shared(
     return found
 
 
-def _made(key: str, stacks: dict[str, Stack]) -> bool:
-    return bool(key in stacks and stacks[key]["outputs"])
-
-
 def _network_parameters(clients: Clients, settings: Settings, region: str, present: Stack | None) -> dict[str, Any]:
     """Zones and networks of a VPC that is there stay as they are, whatever AWS lists today."""
     old = present["parameters"] if present else {}
-    names = [old[f"Zone{number}"] for number in (1, 2, 3)] if "Zone1" in old else look.zones(clients("ec2"))
+    closed = look.endpoint_services(clients("ec2"), region) if settings["nat"] == "none" else None
+    if "Zone1" in old:
+        names = [old[f"Zone{number}"] for number in (1, 2, 3) if old[f"Zone{number}"]]
+    else:
+        names = look.zones(clients("ec2"), closed[2] if closed else None)
+    if closed and not set(names) <= closed[2]:
+        raise RefusedError(
+            f"The VPC of {settings['name']} is in {', '.join(names)}; only {', '.join(sorted(closed[2])) or 'no zone'} "
+            "has every endpoint of a closed VPC. Keep its NAT gateways (cluster_nat: one)."
+        )
     if old.get("VpcCidr", settings["cidr"]) != settings["cidr"]:
         raise RefusedError(f"The VPC of {settings['name']} is {old['VpcCidr']} and cannot become {settings['cidr']}.")
     found = {
@@ -330,8 +371,8 @@ def _network_parameters(clients: Clients, settings: Settings, region: str, prese
         "Nat": settings["nat"],
         **{f"Zone{number}": names[number - 1] if number <= len(names) else "" for number in (1, 2, 3)},
     }
-    if settings["nat"] == "none":
-        found["EndpointServices"] = ",".join(look.endpoint_services(clients("ec2"), region))
+    if closed:
+        found.update(EndpointServices=",".join(closed[0]), Ec2MessagesService=closed[1])
     return found
 
 
@@ -344,41 +385,3 @@ def _service_cidr(clients: Clients, settings: Settings, present: Stack | None) -
         if not any(ipaddress.ip_network(cidr).overlaps(ipaddress.ip_network(one)) for one in used):
             return cidr
     raise RefusedError(f"The VPC's networks {', '.join(used)} leave none of {', '.join(_SERVICE_CIDRS)} for services.")
-
-
-# The bill
-
-
-def _bill(settings: Settings, plan: dict[str, Any]) -> list[dict[str, Any]]:
-    """What runs by the hour, as module cluster_cost takes it. Of several instance types the first is priced."""
-    items: list[dict[str, Any]] = []
-    if not settings["existing"]:
-        items.append({"what": "control plane", "kind": "cluster", "count": 1})
-        if plan["support"] == "EXTENDED_SUPPORT":
-            items.append({"what": "extended support of the version", "kind": "cluster_extended", "count": 1})
-        items += _network_bill(settings, plan["parameters"].get("network", {}))
-    count = settings["nodes"]["desired"]
-    for group in plan["groups"]:
-        type_ = group["parameters"]["InstanceTypes"].split(",")[0]
-        items.append({"what": f"{group['group']}: {type_} nodes", "kind": "instance", "type": type_, "count": count})
-        sizes: dict[str, int] = {}
-        for device in group["image"]["devices"]:
-            kind = device["Ebs"].get("VolumeType", "gp3")
-            sizes[kind] = sizes.get(kind, 0) + device["Ebs"]["VolumeSize"] * count
-        for kind, size in sizes.items():
-            items.append({"what": f"{group['group']}: GiB of {kind}", "kind": "volume", "type": kind, "count": size})
-    return sorted(items, key=lambda item: item["kind"] not in ("cluster", "cluster_extended"))
-
-
-def _network_bill(settings: Settings, network: dict[str, Any]) -> list[dict[str, Any]]:
-    zones = sum(bool(network.get(f"Zone{number}")) for number in (1, 2, 3))
-    if not zones:
-        return []
-    if settings["nat"] == "none":
-        count = zones * len(look.ENDPOINTS)
-        return [{"what": "interface endpoints, per zone", "kind": "endpoint", "count": count}]
-    count = zones if settings["nat"] == "three" else 1
-    return [
-        {"what": "NAT gateways", "kind": "nat_gateway", "count": count},
-        {"what": "public addresses of NAT gateways", "kind": "public_ipv4", "count": count},
-    ]

@@ -7,6 +7,7 @@ in which stacks are made: ``network``, ``cluster``, ``addons-first``, ``nodes-<g
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Collection
@@ -61,6 +62,20 @@ def describe(cfn: Any, stack: Stack) -> Stack:
     return _plain(cfn.describe_stacks(StackName=stack["id"])["Stacks"][0], stack["key"])
 
 
+def resources(cfn: Any, stack: Stack) -> dict[str, str]:
+    """Logical id to status of what a stack consists of."""
+    pages = cfn.get_paginator("list_stack_resources").paginate(StackName=stack["id"])
+    found = {
+        one["LogicalResourceId"]: one["ResourceStatus"] for page in pages for one in page["StackResourceSummaries"]
+    }
+    return {name: status for name, status in found.items() if status != "DELETE_COMPLETE"}
+
+
+def administrator(arn: str) -> str:
+    """Logical id of the access entry of an ARN: named by the ARN, so that taking one out does not rename the others."""
+    return f"Administrator{hashlib.sha256(arn.encode()).hexdigest()[:8]}"
+
+
 def order(key: str) -> int:
     """Place of a key in the order in which stacks are made."""
     return ("network", "cluster", "addons-first", "nodes", "addons").index("nodes" if key.startswith("nodes-") else key)
@@ -80,6 +95,10 @@ def wait(cfn: Any, stacks: list[Stack], until: float, poll: float = _POLL_SECOND
             names = ", ".join(f"{stack['name']} ({stack['status']})" for stack in working)
             raise StackFailedError(f"still at work: {names}. Wait for CloudFormation, then run this again")
         time.sleep(poll)
+
+
+def made(key: str, stacks: dict[str, Stack]) -> bool:
+    return bool(key in stacks and stacks[key]["outputs"])
 
 
 def in_progress(stack: Stack) -> bool:
@@ -128,6 +147,7 @@ def _plain(raw: dict[str, Any], key: str) -> Stack:
         "name": raw["StackName"],
         "status": raw["StackStatus"],
         "reason": raw.get("StackStatusReason", ""),
+        "created": raw["CreationTime"].isoformat(),
         "updated": raw.get("LastUpdatedTime", raw["CreationTime"]).isoformat(),
         "outputs": {one["OutputKey"]: one["OutputValue"] for one in raw.get("Outputs", [])},
         "parameters": {one["ParameterKey"]: one["ParameterValue"] for one in raw.get("Parameters", [])},
