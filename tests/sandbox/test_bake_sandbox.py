@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import jsonschema
 import pytest
+from cisdriver import account as account_of
 from cisdriver import bake as driver
 from cisdriver.errors import VerificationError
 from cisdriver.sandbox import node as standin
@@ -265,8 +266,8 @@ def test_a_node_that_would_not_serve_is_never_registered(
     class Running:
         """The sandbox of this module, lent to the command."""
 
-        def __init__(self, region: str) -> None:
-            assert region == account.endpoint.region
+        def __init__(self, region: str, keep: Path | None) -> None:
+            assert (region, keep) == (account.endpoint.region, None)
 
         def start(self) -> Endpoint:
             return account.endpoint
@@ -276,7 +277,7 @@ def test_a_node_that_would_not_serve_is_never_registered(
 
     base = _image_with(account, "/etc/sysctl.d/99-zz.conf", "net.ipv4.ip_forward = 0\n")
     before = len(account.sandbox.requests())
-    monkeypatch.setattr(driver, "_sandbox_class", lambda: Running)
+    monkeypatch.setattr(account_of, "sandbox_class", lambda: Running)
     settings = Settings(
         sandbox=True, region=account.endpoint.region, base=base, only=("3.3.1",), keep_failed=True, run_dir=tmp_path
     )
