@@ -19,7 +19,7 @@ from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.sta
     StackFailedError,
 )
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import cluster_destroy, cluster_plan
-from cisdriver import stages
+from cisdriver import aws_errors, stages
 from cisdriver.sandbox.aws import Endpoint, Sandbox
 from jsonschema import Draft202012Validator
 
@@ -316,6 +316,28 @@ def _public_subnets_take_no_nodes(account: Account, vpc: str, subnets: list[str]
 
 
 # A cluster's life
+
+
+@pytest.mark.slow
+def test_throttling_is_sat_out_and_credentials_that_expire_in_the_middle_leave_nothing_behind(
+    account: Account, tmp_path: Path
+) -> None:
+    """Network and control plane are asked for with other requests: the session ends between them."""
+    before = account.sandbox.leftovers()
+    network, cluster = {"StackName": "brief-network"}, {"StackName": "brief-cluster"}
+    account.sandbox.fail("cloudformation", "CreateStack", "Throttling", "Rate exceeded", times=2, match=network)
+    words = "The security token included in the request is expired"
+    account.sandbox.fail("cloudformation", "CreateStack", "ExpiredToken", words, match=cluster)
+    images = [{"group": "al2023-level-1", "id": account.one}]
+    failed = account.play("deploy", tmp_path, ok=False, cluster_name="brief", cluster_images=images)
+    assert failed["status"] == "failed"
+    assert words in failed["reason"]
+    assert aws_errors.explain(failed["reason"], "`cisdriver deploy`")[0].startswith("the AWS credentials have expired")
+    assert {one["name"]: one["status"] for one in failed["stacks"]} == {"brief-network": "CREATE_COMPLETE"}
+    asked = account.sandbox.requests("cloudformation", "CreateStack")
+    assert [one["code"] for one in asked if one["parameters"]["StackName"] == "brief-network"][:2] == ["Throttling"] * 2
+    assert account.play("destroy", tmp_path, cluster_name="brief")["status"] == "done"
+    assert account.sandbox.leftovers() == before
 
 
 @pytest.mark.slow
