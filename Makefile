@@ -2,8 +2,6 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
-# These wait for their machines as much as they compute.
-NODE_JOBS ?= 3
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 .PHONY: bake test lint unit node test-vm vm interruption bench clean
@@ -28,7 +26,7 @@ unit: $(VENV)/.dev ## Seconds: no machine needed
 node: $(VENV)/.dev ## On stand-in nodes: kinds, rules, sandbox end to end, one Molecule scenario per role
 	$(BIN)/python -m cisdriver.sandbox.node build
 	$(BIN)/python -m cisdriver.sandbox.node build --state ami
-	$(BIN)/pytest -q -n $(NODE_JOBS) --dist loadfile --durations 10 tests -m node
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --durations 10 tests -m node
 
 test-vm: $(VENV)/.dev ## Harden, reboot and work on a kernel of its own; interrupt hardening at forty points
 	$(BIN)/python -m cisdriver.sandbox.node build

@@ -125,7 +125,15 @@ def must(batch: core.Batch, rule: Mapping[str, Any], verb: str, unit: str) -> No
     if rc:
         file = f"if {unit} is a file of its own in /etc/systemd/system, move it away, or skip the rule"
         hint = file if verb == "mask" else f"see systemctl status {unit}, or skip the rule"
-        batch.fail(f"rule {rule['rule']} ({rule['id']}): systemctl {verb} {unit}: exit {rc}: {err.strip()}; {hint}")
+        why = f"rule {rule['rule']} ({rule['id']}): systemctl {verb} {unit}: exit {rc}: {err.strip()}; {hint}"
+        batch.fail(why + last_words(batch, unit) if verb == "start" else why)
+
+
+def last_words(batch: core.Batch, unit: str) -> str:
+    """What the journal has of a unit that did not start, since nobody can look later on a node that is thrown away."""
+    rc, out, _err = runtime.run(batch.module, ["journalctl", "-q", "-o", "cat", "-n", "8", "-u", unit])
+    lines = [line.strip() for line in out.splitlines() if line.strip()] if rc == 0 else []
+    return f". Its last words: {' | '.join(lines)}" if lines else ""
 
 
 def give_back(batch: core.Batch, slug: str) -> None:

@@ -192,13 +192,18 @@ def test_in_a_chroot_nothing_is_started_or_stopped(booted: Path) -> None:
     assert systemd.verbs == [f"mask {UNIT}", "enable auditd.service"]
 
 
-def test_a_unit_that_does_not_start_is_not_told_of_files() -> None:
+def test_a_unit_that_does_not_start_is_not_told_of_files_and_has_its_last_words() -> None:
     systemd = Systemd({"logrotate.timer": "enabled"})
 
     def refuses(argv: list[str]) -> tuple[int, str, str]:
+        if argv[0] == "journalctl":
+            return (0, "Starting...\nno room\n", "") if argv[-1] == "logrotate.timer" else (1, "", "")
         return (1, "", "Job failed") if argv[1] == "start" else systemd(argv)
 
-    with pytest.raises(Refused, match=r"start logrotate\.timer: exit 1: Job failed; see systemctl status logrotate"):
+    said = (
+        r"start logrotate\.timer: exit 1: Job failed; see systemctl status logrotate.* words: Starting\.\.\. \| no room"
+    )
+    with pytest.raises(Refused, match=said):
         applied(service.apply, [rule("a", "5.3", {"active": ["logrotate.timer"]})], program=refuses)
 
 

@@ -124,7 +124,9 @@ def _is_done(driver: Driver, image: str) -> None:
     assert [(group["name"], group["image"]["id"]) for group in deployed["node_groups"]] == [("al2023-level-1", image)]
     found = json.loads((driver.latest / "workloads" / "al2023-level-1.json").read_text())
     jsonschema.validate(found, collection.schema("results"))
-    assert found["summary"]["counts"]["fail"] == found["summary"]["counts"]["error"] == 0
+    assert {(one["status"], one["reason"]) for one in found["results"]} == {
+        ("not_applicable", "the sandbox runs no containers")
+    }
     validator = jsonschema.Draft202012Validator(collection.schema("event"))
     for event in driver.events():
         validator.validate(event)

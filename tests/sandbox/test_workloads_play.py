@@ -269,7 +269,10 @@ def test_proofs_pass_and_are_read_against_the_baseline(cluster: Cluster) -> None
 
 
 def test_a_drain_that_the_budget_puts_off_is_tried_again(cluster: Cluster) -> None:
+    """And so is a server that throttles and cuts connections."""
     cluster.server.order("Pod", "drain-*", "refused", status=429, verb="create", times=1)
+    cluster.server.order("Deployment", "drain", "refused", status=429, verb="create", times=1)
+    cluster.server.order("Pod", "*", "cut", verb="list", times=1)
     cluster.server.order("Deployment", "drain", "logs", log="cisdriver: ok serves")
     code, out = cluster.play("run", workloads_only=["drain"])
     assert code == 0, out
@@ -301,18 +304,6 @@ def test_nodes_that_another_verification_drains_are_left_to_it(cluster: Cluster)
         "another verification drains the nodes it runs on",
     )
     assert cluster.cordoned() == nodes
-
-
-def test_in_the_sandbox_nothing_is_invented(cluster: Cluster) -> None:
-    """And a server that throttles and cuts connections is asked again."""
-    cluster.server.order("Job", "dns", "refused", status=429, verb="create", times=1)
-    cluster.server.order("Pod", "*", "cut", verb="list", times=1)
-    code, out = cluster.play("run", workloads_only=["dns", "autoscaling"])
-    assert code == 0, out
-    found = cluster.results("run", "level-1")
-    assert {one["status"] for one in found.values()} == {"not_applicable"}
-    assert {one["reason"] for one in found.values()} == {"the sandbox runs no containers"}
-    assert cluster.read("run/workloads-result.json")["status"] == "done"
 
 
 def test_what_a_killed_play_leaves_is_removed(cluster: Cluster) -> None:
