@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from cisdriver.sandbox.aws import Endpoint, Sandbox
 
@@ -21,13 +20,7 @@ class Stacks:
         self.api, self.ec2 = self.client("cloudformation"), self.client("ec2")
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint.url,
-            region_name=self.endpoint.region,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+        return self.endpoint.client(service)
 
     def make(self, name: str, body: str | dict[str, Any], **more: Any) -> dict[str, Any]:
         self.api.create_stack(StackName=name, TemplateBody=text(body), **more)

@@ -8,9 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from cisdriver.sandbox import aws
 from cisdriver.sandbox.aws import Endpoint, Sandbox, SandboxError
@@ -28,21 +26,16 @@ def kept(path: Path, region: str = "eu-central-1") -> Sandbox:
     return Sandbox(region, MACHINES, keep=path)
 
 
-def client(endpoint: Endpoint) -> Any:
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-    return boto3.client("ec2", endpoint_url=endpoint.url, region_name=endpoint.region, **keys)
-
-
 def test_the_next_owner_finds_it_as_it_was_left(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     assert Sandbox.kept(path) is None
     with kept(path) as first:
-        vpc = client(first).create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+        vpc = first.client("ec2").create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     again = kept(path)
     try:
         with again as second:
             assert second == first
-            assert [one["VpcId"] for one in client(second).describe_vpcs(VpcIds=[vpc])["Vpcs"]] == [vpc]
+            assert [one["VpcId"] for one in second.client("ec2").describe_vpcs(VpcIds=[vpc])["Vpcs"]] == [vpc]
             assert again.requests("ec2", "CreateVpc")
         with pytest.raises(SandboxError, match="is of eu-central-1, not of us-east-1"):
             kept(path, "us-east-1").start()
@@ -64,7 +57,7 @@ def test_it_outlives_an_owner_that_is_killed(tmp_path: Path) -> None:
     try:
         found = Sandbox.kept(path)
         assert found is not None
-        assert client(found).describe_vpcs()["Vpcs"]
+        assert found.client("ec2").describe_vpcs()["Vpcs"]
     finally:
         assert Sandbox.end(path)
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 from cisdriver.sandbox.aws import Endpoint, Sandbox, SandboxError, shapes, wire
@@ -35,13 +34,7 @@ class Aws:
         self.ec2, self.ssm, self.kms = self.client("ec2"), self.client("ssm"), self.client("kms")
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint.url,
-            region_name=self.endpoint.region,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+        return self.endpoint.client(service)
 
     def run(self, **more: Any) -> str:
         reply = self.ec2.run_instances(

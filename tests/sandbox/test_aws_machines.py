@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from typing import Any
 
-import boto3
 import pytest
 from cisdriver.sandbox import node as standin
 from cisdriver.sandbox.aws import Endpoint, Sandbox
@@ -15,21 +13,16 @@ from cisdriver.sandbox.aws import Endpoint, Sandbox
 pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 
-def _ec2(endpoint: Endpoint) -> Any:
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-    return boto3.client("ec2", endpoint_url=endpoint.url, region_name=endpoint.region, **keys)
-
-
 def _start(endpoint: Endpoint, **more: str) -> str:
     run = {"ImageId": endpoint.base_ami, "InstanceType": "m6i.large", "MinCount": 1, "MaxCount": 1}
-    reply = _ec2(endpoint).run_instances(**run, **more)
+    reply = endpoint.client("ec2").run_instances(**run, **more)
     return str(reply["Instances"][0]["InstanceId"])
 
 
 def test_closing_removes_what_still_runs() -> None:
     sandbox = Sandbox()
     with sandbox as endpoint:
-        _ec2(endpoint).create_key_pair(KeyName="mine")
+        endpoint.client("ec2").create_key_pair(KeyName="mine")
         # A node of a cluster does not take the port from the machine that is to be logged into.
         first, second = _start(endpoint), _start(endpoint, KeyName="mine")
         addresses = sandbox.machines()
@@ -53,7 +46,7 @@ def test_no_image_outlives_its_sandbox() -> None:
     listing = ["podman", "images", "--format", "{{.Repository}}", "localhost/cisdriver/sandbox/*"]
     sandbox = Sandbox()
     with sandbox as endpoint:
-        ec2 = _ec2(endpoint)
+        ec2 = endpoint.client("ec2")
         identity = _start(endpoint)
         ec2.stop_instances(InstanceIds=[identity])
         ec2.create_image(InstanceId=identity, Name="kept")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from ansible_collections.cisdriver.amazon_linux.plugins.modules import aws_sweep, packer_build
 from botocore.exceptions import ClientError
@@ -197,12 +196,7 @@ def sandbox() -> Iterator[tuple[Sandbox, Any, Any]]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         own = Sandbox(machines="aws_machines:NoMachines")
         with own as endpoint:
-            keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-            client = [
-                boto3.client(name, endpoint_url=endpoint.url, region_name=endpoint.region, **keys)
-                for name in ("ec2", "iam")
-            ]
-            yield own, client[0], client[1]
+            yield own, endpoint.client("ec2"), endpoint.client("iam")
 
 
 def _tagged(*kinds: str) -> list[dict[str, Any]]:

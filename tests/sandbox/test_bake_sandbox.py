@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import jsonschema
 import pytest
 from cisdriver import account as account_of
@@ -37,9 +36,7 @@ class Account:
 
     def __init__(self, sandbox: Sandbox, endpoint: Endpoint) -> None:
         self.sandbox, self.endpoint = sandbox, endpoint
-        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-        where = {"endpoint_url": endpoint.url, "region_name": endpoint.region}
-        self.ec2, self.ssm = boto3.client("ec2", **where, **keys), boto3.client("ssm", **where, **keys)
+        self.ec2, self.ssm = endpoint.client("ec2"), endpoint.client("ssm")
 
     def operations(self, since: int = 0) -> list[str]:
         return [request["operation"] for request in self.sandbox.requests()[since:]]

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.plan import Clients
 from ansible_collections.cisdriver.amazon_linux.plugins.module_utils.cluster.stacks import (
@@ -41,13 +40,7 @@ class Account:
         self.one, self.two = self.image("one", 1), self.image("two", 2)
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint.url,
-            region_name=self.endpoint.region,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
+        return self.endpoint.client(service)
 
     def image(self, name: str, level: int, **tags: str) -> str:
         ec2 = self.client("ec2")

@@ -139,10 +139,6 @@ def _asked(tmp_path: Path, operation: str) -> bool:
 
 
 def _images(tmp_path: Path) -> list[str]:
-    import boto3
-
     endpoint = Sandbox.kept(tmp_path / ".cisdriver" / "sandbox")
     assert endpoint is not None
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-    ec2 = boto3.client("ec2", endpoint_url=endpoint.url, region_name=endpoint.region, **keys)
-    return [one["ImageId"] for one in ec2.describe_images(Owners=["self"])["Images"]]
+    return [one["ImageId"] for one in endpoint.client("ec2").describe_images(Owners=["self"])["Images"]]

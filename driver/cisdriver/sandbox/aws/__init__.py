@@ -52,6 +52,17 @@ class Endpoint:
     subnet_id: str
     base_ami: str
 
+    def client(self, service: str) -> Any:
+        """A boto3 client of this account, whatever the environment names."""
+        return _client(self.url, self.region, service)
+
+
+def _client(url: str, region: str, service: str) -> Any:
+    import boto3
+
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    return boto3.client(service, endpoint_url=url, region_name=region, **keys)
+
 
 class Sandbox:
     """The embedded AWS as a context manager.
@@ -231,8 +242,6 @@ class Sandbox:
 
     def _furnish(self, ssh_port: int) -> Endpoint:
         """moto's account comes with a default VPC and a subnet per zone, as a real one does."""
-        import boto3
-
         env = {
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -242,14 +251,8 @@ class Sandbox:
             "AWS_ENDPOINT_URL": self._url,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        client = boto3.client(
-            "ec2",
-            endpoint_url=self._url,
-            region_name=self.region,
-            aws_access_key_id="testing",
-            aws_secret_access_key="testing",
-        )
-        subnet = client.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"][0]
+        ec2 = _client(self._url, self.region, "ec2")
+        subnet = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"][0]
         base = next(image for image in reversed(BASE_IMAGES) if image.architecture == "x86_64")
         return Endpoint(
             self._url, self.region, env, "127.0.0.1", ssh_port, subnet["VpcId"], subnet["SubnetId"], base.id
